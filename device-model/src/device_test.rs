@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+use lockstorm_abi::event::{SOURCE_DOORBELL, SOURCE_INJECT, SOURCE_STORM};
+use lockstorm_abi::identity::REGISTER_BAR;
+use lockstorm_abi::registers::{
+    Access, CONTROL_RESET, CONTROL_RUN, REGISTERS, RING_STATE_ERROR, RING_STATE_OFF, RING_STATE_ON,
+    Register, cause_dropped, cause_error,
+};
+
+use crate::guest::{Guest, MEMORY_SIZE, RING_SIZE, ring_base};
+use crate::{Config, ConfigError, Evgen, RingStats, Storm};
+
+const STATUS_VECTOR: u16 = 2;
+
+fn stats(generated: u64, delivered: u64) -> RingStats {
+    RingStats {
+        generated,
+        delivered,
+        dropped: generated - delivered,
+    }
+}
+
+#[test]
+fn registers_hold_their_reset_values() {
+    let guest = Guest::new(3);
+    for description in REGISTERS {
+        let expected = match description.register {
+            Register::Rings => 3,
+            Register::RingSizeMax => 1024,
+            _ => description.reset,
+        };
+        for ring in [0, 2, 7] {
+            let ring = if description.stride == 0 { 0 } else { ring };
+            let value = guest.read(description.register, ring, description.width);
+            assert_eq!(value, expected, "{} of ring {ring}", description.name);
+        }
+    }
+}
+
+#[test]
+fn registers_keep_what_their_access_says() {
+    for description in REGISTERS {
+        let mut guest = Guest::new(3);
+        let width = description.width;
+        // All ones but CONTROL.RESET, which would undo the rest.
+        let ones = 0xffff_ffff_ffff_fffd_u64.to_le_bytes();
+        let offset = description.register.offset(0) as u64;
+        guest.write_bar(REGISTER_BAR, offset, &ones[..width]);
+        let expected = match (description.access, description.register) {
+            (_, Register::Control) => CONTROL_RUN.into(),
+            (_, Register::RingEnable) => 1,
+            (Access::ReadWrite, _) if width == 4 => 0xffff_fffd,
+            (Access::ReadWrite, _) => 0xffff_ffff_ffff_fffd,
+            (_, Register::Rings) => 3,
+            (_, Register::RingSizeMax) => 1024,
+            _ => description.reset,
+        };
+        let value = guest.read(description.register, 0, width);
+        assert_eq!(value, expected, "{}", description.name);
+    }
+}
+
+#[test]
+fn no_access_to_a_bar_panics() {
+    let mut guest = Guest::running(2);
+    for bar in 0..7 {
+        for offset in (0..0x2010).chain([u64::MAX - 8, u64::MAX]) {
+            for width in 0..=9 {
+                let mut data = vec![0xff; width];
+                guest.device.bar_read(bar, offset, &mut data);
+                // CONTROL.RESET in between keeps the rings usable; both ways must be fine.
+                guest.write_bar(bar, offset, &data);
+                guest.write_bar(bar, offset, &vec![0xff; width]);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_event_arrives_whole_and_interrupts_once() {
+    let mut guest = Guest::running(2);
+    let payload = std::array::from_fn(|index| index as u8);
+    guest
+        .device
+        .inject(&guest.memory, 1, 77, payload, 1, 1234)
+        .unwrap();
+    assert_eq!(guest.raised(), [1]);
+    let events = guest.drain(1);
+    assert_eq!(events.len(), 1);
+    let event = &events[0];
+    assert_eq!((event.sequence, event.timestamp), (0, 1234));
+    assert_eq!(
+        (event.source, event.kind, event.ring),
+        (SOURCE_INJECT, 77, 1)
+    );
+    assert_eq!(event.payload, payload);
+    assert_eq!(guest.drain(0), []);
+}
+
+#[test]
+fn each_source_numbers_its_events_per_ring() {
+    let mut guest = Guest::running(2);
+    guest.inject(0, 2);
+    guest.write(Register::Doorbell, 0, 0);
+    guest.device.doorbell(&guest.memory, 1, 2, 0);
+    guest.inject(0, 1);
+    let numbered = |guest: &mut Guest, ring| -> Vec<(u16, u64)> {
+        let events = guest.drain(ring);
+        events.iter().map(|e| (e.source, e.sequence)).collect()
+    };
+    assert_eq!(
+        numbered(&mut guest, 0),
+        [
+            (SOURCE_INJECT, 0),
+            (SOURCE_INJECT, 1),
+            (SOURCE_DOORBELL, 0),
+            (SOURCE_INJECT, 2)
+        ]
+    );
+    assert_eq!(
+        numbered(&mut guest, 1),
+        [(SOURCE_DOORBELL, 0), (SOURCE_DOORBELL, 1)]
+    );
+}
+
+#[test]
+fn a_full_ring_drops_counts_and_reports_once_until_acknowledged() {
+    let mut guest = Guest::running(2);
+    guest.inject(0, u32::from(RING_SIZE) + 3);
+    assert_eq!(guest.device.stats().rings[0], stats(7, 4));
+    assert_eq!(guest.raised(), [0, 0, 0, 0, STATUS_VECTOR]);
+    let cause = guest.read32(Register::StatusCause, 0);
+    assert_eq!(cause, cause_dropped(0));
+
+    // Another ring's drop is another reason, and interrupts again.
+    guest.inject(1, 5);
+    assert_eq!(guest.raised().last(), Some(&STATUS_VECTOR));
+    guest.write(Register::StatusCause, 0, cause_dropped(0).into());
+    assert_eq!(guest.read32(Register::StatusCause, 0), cause_dropped(1));
+
+    // The numbers of the dropped ones are missing, so the loss can be seen.
+    guest.drain(0);
+    guest.inject(0, 1);
+    assert_eq!(guest.raised(), [0]);
+    assert_eq!(guest.drain(0)[0].sequence, 7);
+}
+
+#[test]
+fn many_laps_around_a_ring_lose_nothing() {
+    let mut guest = Guest::running(1);
+    let mut expected = 0;
+    for _ in 0..70_000 / 3 {
+        guest.inject(0, 3);
+        for event in guest.drain(0) {
+            assert_eq!(event.sequence, expected);
+            expected += 1;
+        }
+    }
+    assert!(
+        expected > u64::from(u16::MAX),
+        "the ring's indices must wrap"
+    );
+    assert_eq!(guest.device.stats().rings[0], stats(expected, expected));
+}
+
+#[test]
+fn what_must_not_be_delivered_is_dropped() {
+    type Step = fn(&mut Guest);
+    let cases: [(&str, Step); 4] = [
+        ("device off", |guest| guest.write(Register::Control, 0, 0)),
+        ("ring off", |guest| guest.write(Register::RingEnable, 0, 0)),
+        ("bus master off", |guest| {
+            guest.device.config_write(0x04, &[0b010]);
+        }),
+        ("device reset", |guest| {
+            guest.write(Register::Control, 0, CONTROL_RESET.into());
+        }),
+    ];
+    for (name, step) in cases {
+        let mut guest = Guest::running(1);
+        step(&mut guest);
+        guest.inject(0, 2);
+        assert_eq!(guest.device.stats().rings[0], stats(2, 0), "{name}");
+        assert_eq!(guest.drain(0), [], "{name}");
+    }
+}
+
+#[test]
+fn reset_forgets_counters_and_numbers_but_not_the_vectors() {
+    let mut guest = Guest::running(1);
+    guest.inject(0, 9);
+    guest.write(Register::Control, 0, CONTROL_RESET.into());
+    assert_eq!(guest.device.stats().rings[0], stats(0, 0));
+    assert_eq!(guest.read32(Register::StatusCause, 0), 0);
+    assert_eq!(guest.read32(Register::RingState, 0), RING_STATE_OFF);
+    assert_eq!(guest.read32(Register::RingSize, 0), 0);
+
+    let mut raised = guest.raised();
+    raised.clear();
+    guest.inject(0, 1);
+    assert_eq!(guest.raised(), [1], "the status vector is still set up");
+}
+
+#[test]
+fn layouts_that_cannot_be_used_end_in_the_error_state() {
+    let past_the_end = MEMORY_SIZE as u64;
+    for (register, value) in [
+        (Register::RingSize, 0),
+        (Register::RingSize, 1),
+        (Register::RingSize, 3),
+        (Register::RingSize, 2048),
+        (Register::RingSize, 0x1_0004),
+        (Register::RingDescriptors, 8),
+        (Register::RingAvailable, 1),
+        (Register::RingUsed, 2),
+        (Register::RingDescriptors, past_the_end - 16),
+        (Register::RingAvailable, past_the_end),
+        (Register::RingUsed, u64::MAX - 3),
+    ] {
+        let mut guest = Guest::new(1);
+        guest.lay_out(0);
+        guest.write(register, 0, value);
+        guest.write(Register::RingEnable, 0, 1);
+        let state = guest.read32(Register::RingState, 0);
+        assert_eq!(state, RING_STATE_ERROR, "{register:?} {value:#x}");
+        assert_eq!(guest.read32(Register::StatusCause, 0), cause_error(0));
+
+        // The way out: off, right, on.
+        guest.write(Register::RingEnable, 0, 0);
+        guest.lay_out(0);
+        guest.write(Register::RingEnable, 0, 1);
+        assert_eq!(guest.read32(Register::RingState, 0), RING_STATE_ON);
+    }
+}
+
+#[test]
+fn a_hostile_ring_ends_in_the_error_state_and_harms_no_other() {
+    const WRITE: u16 = 2;
+    const NEXT: u16 = 1;
+    const INDIRECT: u16 = 4;
+    let buffer = ring_base(0) + 0x4000;
+    type Step = Box<dyn Fn(&mut Guest)>;
+    let descriptor = |address, length, flags, next| -> Step {
+        Box::new(move |guest| guest.set_descriptor(0, 0, address, length, flags, next))
+    };
+    let cases: [(&str, Step); 11] = [
+        ("not writable", descriptor(buffer, 64, 0, 0)),
+        ("too short", descriptor(buffer, 63, WRITE, 0)),
+        ("a chain", descriptor(buffer, 64, WRITE | NEXT, 1)),
+        ("a loop", descriptor(buffer, 64, WRITE | NEXT, 0)),
+        (
+            "no such memory",
+            descriptor(MEMORY_SIZE as u64, 64, WRITE, 0),
+        ),
+        (
+            "half outside",
+            descriptor(MEMORY_SIZE as u64 - 32, 64, WRITE, 0),
+        ),
+        ("around the end", descriptor(u64::MAX - 31, 64, WRITE, 0)),
+        (
+            "indirect to itself",
+            descriptor(ring_base(0), 16, INDIRECT, 0),
+        ),
+        (
+            "indirect to nowhere",
+            descriptor(u64::MAX - 15, 16, INDIRECT, 0),
+        ),
+        (
+            "no such descriptor",
+            Box::new(|guest| {
+                guest.set_available_index(0, 0);
+                guest.write_slot(0, 0, 0xffff);
+                guest.set_available_index(0, 1);
+            }),
+        ),
+        (
+            "index jumps",
+            Box::new(|guest| guest.set_available_index(0, 0x8000)),
+        ),
+    ];
+    for (name, step) in cases {
+        let mut guest = Guest::running(2);
+        step(&mut guest);
+        guest.inject(0, 3);
+        guest.inject(1, 3);
+        let state = guest.read32(Register::RingState, 0);
+        assert_eq!(state, RING_STATE_ERROR, "{name}");
+        let cause = guest.read32(Register::StatusCause, 0);
+        assert_eq!(cause, cause_dropped(0) | cause_error(0), "{name}");
+        assert_eq!(guest.raised(), [STATUS_VECTOR, 1, 1, 1], "{name}");
+        let counted = guest.device.stats().rings;
+        assert_eq!(counted, [stats(3, 0), stats(3, 3)], "{name}");
+        assert_eq!(guest.drain(1).len(), 3, "{name}");
+    }
+}
+
+#[test]
+fn a_withheld_event_counts_as_delivered_and_never_comes() {
+    let mut guest = Guest::running(1);
+    guest.device.withhold(0, 1).unwrap();
+    guest.inject(0, 2);
+    assert_eq!(guest.device.stats().rings[0], stats(2, 2));
+    assert_eq!(guest.raised(), [0]);
+    let sequences: Vec<_> = guest.drain(0).iter().map(|e| e.sequence).collect();
+    assert_eq!(sequences, [1]);
+}
+
+#[test]
+fn a_storm_runs_in_bounded_steps_and_ends() {
+    let mut guest = Guest::running(2);
+    let storm = Storm {
+        rate: 1_000_000,
+        burst: 1,
+        duration: 1_000_000,
+        rings: 0b11,
+        seed: 1,
+    };
+    guest.device.start_storm(storm, 0).unwrap();
+    assert!(guest.device.start_storm(storm, 0).is_err());
+    let (mut calls, mut seen) = (0, 0);
+    let mut time = Some(0);
+    while time.is_some() {
+        // A host that is far behind gets all of it, a bounded piece at a time.
+        time = guest.device.advance(&guest.memory, 5_000_000);
+        for ring in 0..2 {
+            for event in guest.drain(ring) {
+                assert_eq!(event.source, SOURCE_STORM);
+                seen += 1;
+            }
+        }
+        calls += 1;
+    }
+    let stats = guest.device.stats();
+    let generated: u64 = stats.rings.iter().map(|ring| ring.generated).sum();
+    assert_eq!((generated, calls), (2000, 8));
+    let delivered: u64 = stats.rings.iter().map(|ring| ring.delivered).sum();
+    assert_eq!(delivered, seen);
+    assert_eq!(stats.storm_remaining, None);
+}
+
+#[test]
+fn time_never_runs_backwards_in_events() {
+    let mut guest = Guest::running(1);
+    for now in [50, 20, 60] {
+        guest.device.doorbell(&guest.memory, 0, 1, now);
+    }
+    let times: Vec<_> = guest.drain(0).iter().map(|e| e.timestamp).collect();
+    assert_eq!(times, [50, 50, 60]);
+}
+
+#[test]
+fn impossible_devices_and_rings_are_refused() {
+    let config = |rings, ring_size_max| Config {
+        rings,
+        ring_size_max,
+    };
+    for (config, expected) in [
+        (config(0, 64), ConfigError::Rings(0)),
+        (config(9, 64), ConfigError::Rings(9)),
+        (config(1, 0), ConfigError::RingSize(0)),
+        (config(1, 1), ConfigError::RingSize(1)),
+        (config(1, 48), ConfigError::RingSize(48)),
+        (config(1, 2048), ConfigError::RingSize(2048)),
+    ] {
+        let made = Evgen::new(config, crate::guest::Recorder::default());
+        assert_eq!(made.err(), Some(expected));
+    }
+    let mut guest = Guest::running(2);
+    let message = guest.device.withhold(2, 1).unwrap_err().to_string();
+    assert_eq!(message, "there is no ring 2: the device has rings 0 to 1");
+    guest.device.doorbell(&guest.memory, 7, 1, 0);
+}
+
+/// The datasheet's register table is the one in the code.
+#[test]
+fn the_datasheet_lists_these_registers() {
+    let datasheet = include_str!("../SPEC.md");
+    for description in REGISTERS {
+        let offset = if description.stride == 0 {
+            format!("{:#05x}", description.offset)
+        } else {
+            format!("{:#05x} + {:#x}·r", description.offset, description.stride)
+        };
+        let access = match description.access {
+            Access::ReadOnly => "RO",
+            Access::ReadWrite => "RW",
+            Access::WriteOneToClear => "RW1C",
+            Access::WriteOnly => "WO",
+        };
+        let row = format!(
+            "| {offset} | `{}` | {} | {access} | {:#x} | {} |",
+            description.name, description.width, description.reset, description.meaning
+        );
+        assert!(datasheet.contains(&row), "SPEC.md lacks this row:\n{row}");
+    }
+}

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! A guest in miniature, for tests: memory, a driver that owns rings in it, and a recorder of
+//! interrupts.
+
+use lockstorm_abi::event::{EVENT_SIZE, Event};
+use lockstorm_abi::identity::{MSIX_BAR, REGISTER_BAR};
+use lockstorm_abi::registers::{CONTROL_RUN, Register};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+use crate::{Config, Evgen, MsiMessage, MsiSink};
+
+pub const MEMORY_SIZE: usize = 0x10_0000;
+pub const RING_SIZE: u16 = 4;
+
+const DESCRIPTOR_WRITE: u16 = 2;
+const COMMAND: u16 = 0x04;
+const MSIX_CONTROL: u16 = 0x42;
+
+/// Remembers which vectors were raised.
+#[derive(Default)]
+pub struct Recorder {
+    pub raised: Vec<u16>,
+}
+
+impl MsiSink for Recorder {
+    fn raise(&mut self, vector: u16, message: MsiMessage) {
+        assert_eq!(message.data, u32::from(vector), "message of another vector");
+        self.raised.push(vector);
+    }
+    fn release(&mut self) {}
+}
+
+pub struct Guest {
+    pub memory: GuestMemoryMmap,
+    pub device: Evgen<Recorder>,
+    next_used: Vec<u16>,
+    next_available: Vec<u16>,
+}
+
+impl Guest {
+    /// A guest that has found the device and set nothing up.
+    pub fn new(rings: u8) -> Self {
+        let config = Config {
+            rings,
+            ring_size_max: 1024,
+        };
+        Self {
+            memory: GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY_SIZE)]).unwrap(),
+            device: Evgen::new(config, Recorder::default()).unwrap(),
+            next_used: vec![0; rings.into()],
+            next_available: vec![0; rings.into()],
+        }
+    }
+
+    /// A guest whose driver has every ring and vector running, all buffers available.
+    pub fn running(rings: u8) -> Self {
+        let mut guest = Self::new(rings);
+        guest.device.config_write(COMMAND, &[0b110]);
+        guest.device.config_write(MSIX_CONTROL, &[0, 0x80]);
+        for vector in 0..=u64::from(rings) {
+            guest.write_bar(MSIX_BAR, vector * 16 + 8, &(vector as u32).to_le_bytes());
+            guest.write_bar(MSIX_BAR, vector * 16 + 12, &[0; 4]);
+        }
+        for ring in 0..rings.into() {
+            guest.lay_out(ring);
+            guest.write(Register::RingEnable, ring, 1);
+        }
+        guest.write(Register::Control, 0, CONTROL_RUN.into());
+        guest
+    }
+
+    /// Gives ring `ring` its memory and tells the device, without turning it on.
+    pub fn lay_out(&mut self, ring: usize) {
+        for index in 0..RING_SIZE {
+            let buffer = ring_base(ring) + 0x4000 + u64::from(index) * EVENT_SIZE as u64;
+            self.set_descriptor(ring, index, buffer, EVENT_SIZE as u32, DESCRIPTOR_WRITE, 0);
+            self.offer(ring, index);
+        }
+        self.write(Register::RingSize, ring, RING_SIZE.into());
+        self.write(Register::RingDescriptors, ring, ring_base(ring));
+        self.write(Register::RingAvailable, ring, ring_base(ring) + 0x1000);
+        self.write(Register::RingUsed, ring, ring_base(ring) + 0x2000);
+    }
+
+    pub fn set_descriptor(
+        &self,
+        ring: usize,
+        index: u16,
+        address: u64,
+        length: u32,
+        flags: u16,
+        next: u16,
+    ) {
+        let mut descriptor = [0; 16];
+        descriptor[0..8].copy_from_slice(&address.to_le_bytes());
+        descriptor[8..12].copy_from_slice(&length.to_le_bytes());
+        descriptor[12..14].copy_from_slice(&flags.to_le_bytes());
+        descriptor[14..16].copy_from_slice(&next.to_le_bytes());
+        self.put(ring_base(ring) + u64::from(index) * 16, &descriptor);
+    }
+
+    /// Makes the buffer at descriptor `index` available.
+    pub fn offer(&mut self, ring: usize, index: u16) {
+        let next = self.next_available[ring];
+        self.write_slot(ring, next % RING_SIZE, index);
+        self.next_available[ring] = next.wrapping_add(1);
+        self.set_available_index(ring, self.next_available[ring]);
+    }
+
+    /// Writes one entry of the available ring.
+    pub fn write_slot(&self, ring: usize, slot: u16, index: u16) {
+        let address = ring_base(ring) + 0x1004 + u64::from(slot) * 2;
+        self.put(address, &index.to_le_bytes());
+    }
+
+    pub fn set_available_index(&self, ring: usize, index: u16) {
+        self.put(ring_base(ring) + 0x1002, &index.to_le_bytes());
+    }
+
+    /// Takes every event out of the ring and makes its buffer available again.
+    pub fn drain(&mut self, ring: usize) -> Vec<Event> {
+        let mut events = Vec::new();
+        while self.next_used[ring] != u16::from_le_bytes(self.take(ring_base(ring) + 0x2002)) {
+            let slot = u64::from(self.next_used[ring] % RING_SIZE);
+            let used: [u8; 8] = self.take(ring_base(ring) + 0x2004 + slot * 8);
+            assert_eq!(used[4..], 64_u32.to_le_bytes());
+            let index = u16::from_le_bytes([used[0], used[1]]);
+            let buffer = ring_base(ring) + 0x4000 + u64::from(index) * EVENT_SIZE as u64;
+            events.push(Event::from_bytes(&self.take(buffer)).expect("checksum"));
+            self.next_used[ring] = self.next_used[ring].wrapping_add(1);
+            self.offer(ring, index);
+        }
+        events
+    }
+
+    pub fn write(&mut self, register: Register, ring: usize, value: u64) {
+        let width = if matches!(
+            register,
+            Register::RingDescriptors | Register::RingAvailable | Register::RingUsed
+        ) {
+            8
+        } else {
+            4
+        };
+        let offset = register.offset(ring) as u64;
+        self.write_bar(REGISTER_BAR, offset, &value.to_le_bytes()[..width]);
+    }
+
+    pub fn write_bar(&mut self, bar: u8, offset: u64, data: &[u8]) {
+        self.device.bar_write(&self.memory, bar, offset, data, 0);
+    }
+
+    pub fn read(&self, register: Register, ring: usize, width: usize) -> u64 {
+        let mut data = [0; 8];
+        let offset = register.offset(ring) as u64;
+        self.device
+            .bar_read(REGISTER_BAR, offset, &mut data[..width]);
+        u64::from_le_bytes(data)
+    }
+
+    /// Reads a 4-byte register.
+    pub fn read32(&self, register: Register, ring: usize) -> u32 {
+        self.read(register, ring, 4) as u32
+    }
+
+    pub fn inject(&mut self, ring: usize, count: u32) {
+        self.device
+            .inject(&self.memory, ring, 1, [0x5a; 32], count, 0)
+            .unwrap();
+    }
+
+    /// The vectors raised since the last look.
+    pub fn raised(&mut self) -> Vec<u16> {
+        std::mem::take(&mut self.device.sink_mut().raised)
+    }
+
+    fn put(&self, address: u64, data: &[u8]) {
+        self.memory
+            .write_slice(data, GuestAddress(address))
+            .unwrap();
+    }
+
+    fn take<const N: usize>(&self, address: u64) -> [u8; N] {
+        let mut data = [0; N];
+        self.memory
+            .read_slice(&mut data, GuestAddress(address))
+            .unwrap();
+        data
+    }
+}
+
+/// Where ring `ring` lies: descriptors, then at 0x1000 the available ring, at 0x2000 the used ring,
+/// at 0x4000 the buffers.
+pub fn ring_base(ring: usize) -> u64 {
+    0x1_0000 * (ring as u64 + 1)
+}

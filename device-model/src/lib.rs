@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! evgen, the event-generating PCI device, as a value.
+//!
+//! [`Evgen`] is plain state driven from outside: whoever hosts it forwards configuration space and
+//! BAR accesses, hands in the time, and calls [`Evgen::advance`] when it asked to be called. It
+//! reads no clock, has no thread and opens nothing. It wants two things of its host: guest memory
+//! ([`vm_memory::GuestMemory`]), lent for the calls that need it, and somebody who sends its
+//! interrupts ([`MsiSink`]). The same calls always give the same result, so everything here is
+//! tested without a virtual machine.
+//!
+//! What the device does is written down for driver authors in `SPEC.md`, beside this crate.
+
+#![forbid(unsafe_code)]
+
+pub use lockstorm_abi as abi;
+
+mod config_space;
+mod device;
+mod msix;
+mod ring;
+mod storm;
+
+pub use config_space::{Bar, ConfigOutcome};
+pub use device::{Config, ConfigError, Evgen, NoSuchRing, Stats};
+pub use msix::{MsiMessage, MsiSink};
+pub use ring::RingStats;
+pub use storm::{Storm, StormError};
+
+#[cfg(test)]
+mod device_test;
+#[cfg(test)]
+mod guest;

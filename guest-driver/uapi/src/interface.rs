@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note
+
+//! `/dev/evgenN`, as programs see it: what `read` gives and which `ioctl`s there are.
+//!
+//! `read` fills the buffer with whole events, oldest first, and gives the number of bytes filled.
+//! Each event is [`EVENT_SIZE`] bytes, exactly as the device wrote it (its datasheet, "Events");
+//! [`Record`] takes it apart. With no event pending `read` sleeps, or fails with `EAGAIN` on a file
+//! opened with `O_NONBLOCK`. Other errors:
+//!
+//! | errno | when |
+//! |---|---|
+//! | `EINVAL` | the buffer is shorter than one event |
+//! | `EFAULT` | the buffer cannot be written; no event is lost |
+//! | `EINTR`, restarted | a signal came before any event did |
+//! | `ENODEV` | the device is gone |
+//!
+//! The programs see this file as a crate, the kernel module includes it by path: only `core` and
+//! only what the kernel's rustc (1.85) knows.
+
+/// Size in bytes of one event in what `read` gives.
+pub const EVENT_SIZE: usize = 64;
+/// Size in bytes of an event's payload.
+pub const PAYLOAD_SIZE: usize = 32;
+/// Rings that a device may have at most.
+pub const MAX_RINGS: usize = 8;
+
+/// [`Record::source`]: added with [`ADD`].
+pub const SOURCE_DRIVER: u16 = 0;
+/// [`Record::source`]: made by the device for a doorbell, that is for [`INJECT`].
+pub const SOURCE_DOORBELL: u16 = 1;
+/// [`Record::source`]: made by the device because the host asked for it.
+pub const SOURCE_INJECT: u16 = 2;
+/// [`Record::source`]: made by the device in a storm.
+pub const SOURCE_STORM: u16 = 3;
+/// Number of sources.
+pub const SOURCES: usize = 4;
+/// [`Record::ring`] of an event that came from no ring ([`SOURCE_DRIVER`]).
+pub const NO_RING: u16 = 0xffff;
+
+/// `ioctl`: adds an event to the end of the device's list; the argument points to an [`AddEvent`].
+/// `EINVAL` if a reserved field is not zero, `ENOMEM`, `EFAULT`, `ENODEV`.
+pub const ADD: u32 = ioc(IOC_WRITE, 1, size_of::<AddEvent>());
+/// `ioctl`: rings a doorbell, upon which the device makes an event; the argument points to a `u32`,
+/// the ring. `EINVAL` if there is no such ring, `EFAULT`, `ENODEV`.
+pub const INJECT: u32 = ioc(IOC_WRITE, 2, size_of::<u32>());
+/// `ioctl`: fills in the [`Counters`] that the argument points to. `EFAULT`, `ENODEV`.
+pub const COUNTERS: u32 = ioc(IOC_READ, 3, size_of::<Counters>());
+
+const IOC_WRITE: u32 = 1;
+const IOC_READ: u32 = 2;
+
+/// `_IOC` of `<asm-generic/ioctl.h>` with the type letter `E`.
+const fn ioc(direction: u32, number: u32, size: usize) -> u32 {
+    direction << 30 | (size as u32) << 16 | (b'E' as u32) << 8 | number
+}
+
+/// Argument of [`ADD`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AddEvent {
+    /// Kind of the event.
+    pub kind: u16,
+    /// Must be zero.
+    pub reserved: [u16; 3],
+    /// Payload of the event.
+    pub payload: [u8; PAYLOAD_SIZE],
+}
+
+/// What is counted for each ring, since the device was bound.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingCounters {
+    /// Device: events made for this ring.
+    pub generated: u64,
+    /// Device: events written to this ring.
+    pub delivered: u64,
+    /// Device: events made but not written.
+    pub dropped: u64,
+    /// Driver: events taken from the ring.
+    pub received: u64,
+    /// Driver: events from this ring that left the list unread, because it was full.
+    pub evicted: u64,
+}
+
+/// Argument of [`COUNTERS`]. Everything but what is marked "Device:" is one consistent snapshot, in
+/// which `received + added == read + evicted + pending` always holds (sums over the rings, and
+/// `added_evicted` is part of evicted). The device's own figures are read just before it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Number of rings; the rest of `ring` is zero.
+    pub rings: u32,
+    /// Most events that the list holds.
+    pub list_bound: u32,
+    /// Per ring.
+    pub ring: [RingCounters; MAX_RINGS],
+    /// Events added with [`ADD`].
+    pub added: u64,
+    /// Of these, the ones that left the list unread.
+    pub added_evicted: u64,
+    /// Events given out by `read`.
+    pub read: u64,
+    /// Events in the list now.
+    pub pending: u64,
+    /// Events taken from a ring with a wrong checksum. They are passed on all the same.
+    pub bad_checksum: u64,
+    /// Times that a ring's interrupt handler ran.
+    pub interrupts: u64,
+    /// Times that the status interrupt handler ran.
+    pub status_interrupts: u64,
+}
+
+/// An event as `read` gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Number among the events of the same ring and source, from 0.
+    pub sequence: u64,
+    /// Nanoseconds: device time, or the kernel's monotonic time for [`SOURCE_DRIVER`].
+    pub timestamp: u64,
+    /// Who made it: one of the `SOURCE_` constants.
+    pub source: u16,
+    /// What it is; its maker chose.
+    pub kind: u16,
+    /// Ring it came through, or [`NO_RING`].
+    pub ring: u16,
+    /// Whatever its maker put in.
+    pub payload: [u8; PAYLOAD_SIZE],
+    /// Whether the checksum fits the rest.
+    pub intact: bool,
+}
+
+impl Record {
+    /// Takes one event apart.
+    pub fn parse(bytes: &[u8; EVENT_SIZE]) -> Self {
+        let word = |offset: usize| {
+            let mut word = [0; 8];
+            word.copy_from_slice(&bytes[offset..offset + 8]);
+            u64::from_le_bytes(word)
+        };
+        let half = |offset: usize| u16::from_le_bytes([bytes[offset], bytes[offset + 1]]);
+        let mut payload = [0; PAYLOAD_SIZE];
+        payload.copy_from_slice(&bytes[24..56]);
+        // FNV-1a over 64-bit words, written from the datasheet on purpose: with the device's own
+        // function, one mistake there would hide on both sides.
+        let checksum = (0..7).fold(0xcbf2_9ce4_8422_2325_u64, |hash, index| {
+            (hash ^ word(index * 8)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        Self {
+            sequence: word(0),
+            timestamp: word(8),
+            source: half(16),
+            kind: half(18),
+            ring: half(20),
+            payload,
+            intact: checksum == word(56),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checksum_is_the_datasheets() {
+        let mut bytes = [0; EVENT_SIZE];
+        for (value, byte) in (0..56).zip(bytes.iter_mut()) {
+            *byte = value;
+        }
+        bytes[56..].copy_from_slice(&0x161e_e68f_e44b_adbf_u64.to_le_bytes());
+        assert!(Record::parse(&bytes).intact);
+        bytes[24] ^= 1;
+        assert!(!Record::parse(&bytes).intact);
+    }
+
+    #[test]
+    fn ioctl_numbers_never_change() {
+        assert_eq!(
+            (ADD, INJECT, COUNTERS),
+            (0x4028_4501, 0x4004_4502, 0x8180_4503)
+        );
+    }
+}
