@@ -202,6 +202,16 @@ fn reset_forgets_counters_and_numbers_but_not_the_vectors() {
 }
 
 #[test]
+fn reset_takes_back_interrupts_that_were_not_sent() {
+    let mut guest = Guest::running(1);
+    guest.device.config_write(0x43, &[0xc0]);
+    guest.inject(0, 1);
+    guest.write(Register::Control, 0, CONTROL_RESET.into());
+    guest.device.config_write(0x43, &[0x80]);
+    assert!(guest.raised().is_empty());
+}
+
+#[test]
 fn layouts_that_cannot_be_used_end_in_the_error_state() {
     let past_the_end = MEMORY_SIZE as u64;
     for (register, value) in [
