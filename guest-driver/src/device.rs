@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One device, as its driver, its interrupt handlers and its open files share it.
+
+use kernel::{
+    list::List,
+    new_condvar, new_mutex, new_spinlock_irq,
+    prelude::*,
+    sync::{lock::mutex::MutexGuard, Arc, CondVar, Mutex, SpinLockIrq},
+    time::{ClockSource, Monotonic},
+};
+
+use crate::{
+    abi::{
+        event::{Event, NO_RING, SOURCE_DRIVER},
+        identity::MAX_RINGS,
+    },
+    event_list::{Entry, EventList, Node},
+    registers::{DeviceCounters, Registers},
+    uapi::{AddEvent, Counters},
+};
+
+/// One device. An open file keeps it alive when the device is gone; every call then fails with
+/// `ENODEV`, and no register is touched.
+#[pin_data]
+pub(crate) struct Device {
+    rings: usize,
+    registers: Registers,
+
+    /// Serialises process context: adding events, doorbells, reading counters, and readers, which
+    /// would otherwise give each other's events out of order. Held while events are copied to a
+    /// program, never while waiting for events.
+    ///
+    /// Lock order: taken with no other lock held; `events` may be taken inside.
+    #[pin]
+    process: Mutex<Process>,
+
+    /// The events, shared with the interrupt handlers. Taken in process context and in hard-IRQ
+    /// context. Nothing under it sleeps, allocates, frees, or copies to or from a program.
+    ///
+    /// Lock order: innermost; taken inside `process`, and inside a ring's lock by its handler.
+    #[pin]
+    events: SpinLockIrq<EventList>,
+
+    /// Wakes those who wait in [`Self::wait_for_event`]: an event came, or the device is gone.
+    #[pin]
+    changed: CondVar,
+}
+
+/// What only process context needs.
+pub(crate) struct Process {
+    gone: bool,
+    /// Sequence number of the next event that a program adds.
+    next_sequence: u64,
+}
+
+impl Device {
+    /// A device of which nobody knows yet. May sleep.
+    pub(crate) fn new(registers: Registers, rings: usize, list_bound: u32) -> Result<Arc<Self>> {
+        let events = EventList::new(rings, list_bound)?;
+        Arc::pin_init(
+            try_pin_init!(Self {
+                rings,
+                registers,
+                process <- new_mutex!(Process { gone: false, next_sequence: 0 }, "evgen::process"),
+                events <- new_spinlock_irq!(events, "evgen::events"),
+                changed <- new_condvar!("evgen::changed"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    pub(crate) fn registers(&self) -> &Registers {
+        &self.registers
+    }
+
+    pub(crate) fn events(&self) -> &SpinLockIrq<EventList> {
+        &self.events
+    }
+
+    /// Locks out all other process context, if the device is still there.
+    pub(crate) fn lock(&self) -> Result<MutexGuard<'_, Process>> {
+        let process = self.process.lock();
+        if process.gone {
+            return Err(ENODEV);
+        }
+        Ok(process)
+    }
+
+    /// The device is going: when this returns, nobody in process context uses it any more or will
+    /// again, and nobody waits for it.
+    pub(crate) fn remove(&self) {
+        self.process.lock().gone = true;
+        self.events.lock().set_gone();
+        self.changed.notify_all();
+    }
+
+    /// Tells those who wait that an event came.
+    ///
+    /// All of them: waits are exclusive, and one that a signal ends would take the only wake-up
+    /// with it.
+    pub(crate) fn notify(&self) {
+        self.changed.notify_all();
+    }
+
+    /// Waits until there is an event. By the time the caller has the mutex, another reader may have
+    /// taken it.
+    pub(crate) fn wait_for_event(&self, nonblocking: bool) -> Result {
+        let mut events = self.events.lock();
+        let mut signal_pending = false;
+        loop {
+            // A signal must not win over an event or the end of the device that came with it.
+            if events.is_gone() {
+                return Err(ENODEV);
+            }
+            if !events.is_empty() {
+                return Ok(());
+            }
+            if nonblocking {
+                return Err(EAGAIN);
+            }
+            if signal_pending {
+                return Err(ERESTARTSYS);
+            }
+            signal_pending = self.changed.wait_interruptible(&mut events);
+        }
+    }
+
+    /// Appends an event to the list.
+    pub(crate) fn add(&self, event: &AddEvent) -> Result {
+        if event.reserved != [0; 3] {
+            return Err(EINVAL);
+        }
+        let mut spare = List::new();
+        {
+            // The sequence numbers go with the order in the list because the mutex is held over
+            // both. The list's lock is not held while the node is allocated and, with `spare`,
+            // freed.
+            let mut process = self.lock()?;
+            let event = Event {
+                sequence: process.next_sequence,
+                timestamp: Monotonic::ktime_get() as u64,
+                source: SOURCE_DRIVER,
+                kind: event.kind,
+                ring: NO_RING,
+                payload: event.payload,
+            };
+            let node = Node::new(Entry::added(event.to_bytes()))?;
+            process.next_sequence = process.next_sequence.wrapping_add(1);
+            self.events.lock().add(node, &mut spare);
+        }
+        self.notify();
+        Ok(())
+    }
+
+    /// Makes the device make an event.
+    pub(crate) fn inject(&self, ring: u32) -> Result {
+        let ring = ring as usize;
+        if ring >= self.rings {
+            return Err(EINVAL);
+        }
+        let _process = self.lock()?;
+        self.registers.ring_doorbell(ring)
+    }
+
+    /// What the device and the driver counted.
+    pub(crate) fn counters(&self) -> Result<Counters> {
+        let _process = self.lock()?;
+        let mut by_device = [DeviceCounters::default(); MAX_RINGS];
+        for (ring, by_device) in by_device.iter_mut().enumerate().take(self.rings) {
+            *by_device = self.registers.counters(ring)?;
+        }
+        let mut counters = self.events.lock().counters();
+        for (ring, by_device) in counters.ring.iter_mut().zip(by_device) {
+            ring.generated = by_device.generated;
+            ring.delivered = by_device.delivered;
+            ring.dropped = by_device.dropped;
+        }
+        Ok(counters)
+    }
+}

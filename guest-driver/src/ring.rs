@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One event ring: a VIRTIO 1.3 split virtqueue (§2.7) whose every buffer is for the device to
+//! write one event to.
+//!
+//! The device is not trusted: whatever it writes here can make events wrong, never memory.
+
+use kernel::{
+    device::{Bound, Device},
+    dma::{Coherent, DmaAddress},
+    fmt,
+    io::{io_project, io_read, io_write, Io},
+    prelude::*,
+    sync::barrier::{dma_mb, Full, Read},
+    transmute,
+};
+
+use crate::abi::event::EVENT_SIZE;
+
+/// Most descriptors that we give a ring.
+const MAX_SIZE: usize = 256;
+
+/// VIRTIO 1.3 §2.7.5, `VIRTQ_DESC_F_WRITE`: the buffer is for the device to write.
+const DESCRIPTOR_WRITE: u16 = 2;
+
+/// Where the device finds the three parts of a ring.
+pub(crate) struct Addresses {
+    pub(crate) descriptors: DmaAddress,
+    pub(crate) available: DmaAddress,
+    pub(crate) used: DmaAddress,
+}
+
+/// What the device did that it must never do. The ring is not to be used any more.
+#[derive(Clone, Copy)]
+pub(crate) enum Fault {
+    /// It used more buffers than it had.
+    UsedIndex { index: u16, taken: u16 },
+    /// It used a buffer that there is not, or not as much of it as an event takes.
+    UsedElement { id: u32, length: u32 },
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::UsedIndex { index, taken } => {
+                write!(
+                    f,
+                    "the used index went from {taken} to {index}, past the ring's size"
+                )
+            }
+            Self::UsedElement { id, length } => write!(
+                f,
+                "a used element has id {id}, length {length}: no descriptor's, or no event's"
+            ),
+        }
+    }
+}
+
+/// The driver's side of one ring.
+///
+/// Descriptor `n` always means buffer `n`. Each buffer is with the device, or used and waiting in
+/// the used ring, or just being taken.
+pub(crate) struct Ring {
+    memory: Coherent<Memory>,
+    size: u16,
+    /// How many elements we took from the used ring, modulo 2^16.
+    taken: u16,
+    /// How many elements we put into the available ring, modulo 2^16.
+    offered: u16,
+}
+
+impl Ring {
+    /// Allocates a ring of at most `size_max` descriptors, all of them offered to the device.
+    pub(crate) fn new(dev: &Device<Bound>, size_max: u16) -> Result<Self> {
+        let size = size_max.min(MAX_SIZE as u16);
+        let mut ring = Self {
+            memory: Coherent::zeroed(dev, GFP_KERNEL)?,
+            size,
+            taken: 0,
+            offered: 0,
+        };
+        for id in 0..size {
+            let slot = usize::from(id);
+            let buffer = io_project!(ring.memory, .buffers[try: slot]);
+            io_project!(ring.memory, .descriptors[try: slot]).copy_write(Descriptor {
+                address: buffer.dma_address().to_le(),
+                length: (EVENT_SIZE as u32).to_le(),
+                flags: DESCRIPTOR_WRITE.to_le(),
+                next: 0,
+            });
+            ring.put_back(id);
+        }
+        ring.offer();
+        Ok(ring)
+    }
+
+    /// Number of descriptors, so also most events that can wait in the ring.
+    pub(crate) fn size(&self) -> u16 {
+        self.size
+    }
+
+    pub(crate) fn addresses(&self) -> Addresses {
+        Addresses {
+            descriptors: io_project!(self.memory, .descriptors).dma_address(),
+            available: io_project!(self.memory, .available).dma_address(),
+            used: io_project!(self.memory, .used).dma_address(),
+        }
+    }
+
+    /// How many events wait in the ring.
+    pub(crate) fn waiting(&self) -> Result<u16, Fault> {
+        let index = u16::from_le(io_read!(self.memory, .used.index));
+        let waiting = index.wrapping_sub(self.taken);
+        if waiting > self.size {
+            return Err(Fault::UsedIndex {
+                index,
+                taken: self.taken,
+            });
+        }
+        // §2.7.14: the elements, and what is in the buffers, are read after the index that says
+        // that they are there.
+        dma_mb(Read);
+        Ok(waiting)
+    }
+
+    /// Takes the oldest event, one of those that [`Self::waiting`] found.
+    ///
+    /// Its buffer goes back to the device with the next [`Self::offer`].
+    pub(crate) fn take(&mut self) -> Result<[u8; EVENT_SIZE], Fault> {
+        let slot = self.slot(self.taken);
+        // Each of these is read just once: the device may change them at any time.
+        let id = u32::from_le(io_read!(self.memory, .used.ring[panic: slot].id));
+        let length = u32::from_le(io_read!(self.memory, .used.ring[panic: slot].length));
+        let fault = Fault::UsedElement { id, length };
+        if id >= u32::from(self.size) || length != EVENT_SIZE as u32 {
+            return Err(fault);
+        }
+        let event = io_project!(self.memory, .buffers[panic: id as usize]).copy_read();
+        self.taken = self.taken.wrapping_add(1);
+        self.put_back(id as u16);
+        Ok(event)
+    }
+
+    /// Offers the buffers of all events taken to the device again.
+    pub(crate) fn offer(&mut self) {
+        // §2.7.13.3: the index that says that a buffer is there is written after the element that
+        // says which. And a full barrier rather than one for writes, because the device may write
+        // to the buffer at once: what was in it must have been read by now.
+        dma_mb(Full);
+        io_write!(self.memory, .available.index, self.offered.to_le());
+    }
+
+    fn put_back(&mut self, id: u16) {
+        let slot = self.slot(self.offered);
+        io_write!(self.memory, .available.ring[panic: slot], id.to_le());
+        self.offered = self.offered.wrapping_add(1);
+    }
+
+    /// Where in a ring the element numbered `count` lies.
+    fn slot(&self, count: u16) -> usize {
+        usize::from(count % self.size)
+    }
+}
+
+/// The memory of one ring. A ring smaller than [`MAX_SIZE`] uses the first part of each array.
+#[repr(C)]
+struct Memory {
+    descriptors: [Descriptor; MAX_SIZE],
+    used: Used,
+    available: Available,
+    buffers: [[u8; EVENT_SIZE]; MAX_SIZE],
+}
+
+// SAFETY: Any bit pattern is a valid value: there are only integers in it.
+unsafe impl transmute::FromBytes for Memory {}
+// SAFETY: There is no padding: see the assertion below.
+unsafe impl transmute::AsBytes for Memory {}
+
+const _: () = assert!(
+    size_of::<Memory>() == MAX_SIZE * (16 + 2 + 8 + EVENT_SIZE) + 2 * 6 + 4,
+    "there is padding in the ring's memory",
+);
+
+/// §2.7.5 `virtq_desc`.
+#[repr(C)]
+#[derive(FromBytes, IntoBytes)]
+struct Descriptor {
+    address: u64,
+    length: u32,
+    flags: u16,
+    next: u16,
+}
+
+/// §2.7.6 `virtq_avail`.
+#[repr(C)]
+struct Available {
+    flags: u16,
+    index: u16,
+    ring: [u16; MAX_SIZE],
+    used_event: u16,
+    _padding: u16,
+}
+
+/// §2.7.8 `virtq_used`.
+#[repr(C)]
+struct Used {
+    flags: u16,
+    index: u16,
+    ring: [UsedElement; MAX_SIZE],
+    available_event: u16,
+    _padding: u16,
+}
+
+/// §2.7.8 `virtq_used_elem`.
+#[repr(C)]
+struct UsedElement {
+    id: u32,
+    length: u32,
+}
