@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! What the programs inside the guest share: access to `/dev/evgenN` and to the exit device, and
+//! the conservation law that `stress` checks.
+//!
+//! All `unsafe` of the guest's programs is in [`device`] (`ioctl`) and [`exit_device`] (port
+//! access); [`log`], [`law`], [`verdict`] and [`report`] do no input or output at all.
+
+pub mod device;
+pub mod exit_device;
+pub mod injected;
+pub mod kernel_arguments;
+pub mod law;
+pub mod log;
+pub mod report;
+pub mod status;
+pub mod thousands;
+pub mod verdict;
