@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+#
+# Prints the folder of the guest's initramfs: busybox, init, the modules, the test programs.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+# shellcheck source=images/cache.sh
+. "$here/cache.sh"
+
+readonly tests=(stress test-inject-event test-read-events)
+
+build() {
+    local tree=$1/tree applet
+    mkdir -p "$tree"/{bin,dev,etc,lib/modules,proc,root,run,sys,tmp}
+    ln -s bin "$tree/sbin"
+    cp "$modules"/*.ko "$tree/lib/modules/"
+    cp "$root/bin/busybox" "${tests[@]/#/$programs/}" "$tree/bin/"
+    cp "$programs/init" "$tree/init"
+    for applet in $("$root/bin/busybox" --list); do
+        [[ -e $tree/bin/$applet ]] || ln -s busybox "$tree/bin/$applet"
+    done
+    "$here/archive.sh" "$kernel" "$tree" >"$1/initramfs.cpio"
+    rm -r "$tree"
+}
+
+root=$("$here/toolchain-root.sh")
+kernel=$("$here/stock-kernel.sh")
+modules=$("$here/guest-module.sh")
+programs=$("$here/programs.sh")
+key=$(hash_of "${BASH_SOURCE[0]}" "$here/archive.sh" "$programs/init" "${tests[@]/#/$programs/}" \
+    - <<<"${root##*/} ${modules##*/}")
+cached guest-initramfs "$key" build

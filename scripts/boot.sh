@@ -1,0 +1,179 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+#
+# Builds what is missing and boots a guest with evgen devices. `boot.sh --help` tells more.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+images=$here/../images
+
+usage() {
+    cat <<'TEXT'
+boot.sh: boots a stock Linux guest with evgen devices and their Rust driver.
+
+  scripts/boot.sh                    a shell in the guest (Ctrl-A x quits)
+  scripts/boot.sh --demo             10 s of interrupt storm under load, then the balance of
+                                     all events; also what happens without a terminal
+  scripts/boot.sh --run 'ls /dev'    one command; its exit status is this script's
+
+Options:
+  --accel auto|kvm|nested  kvm: on this machine's /dev/kvm. nested: inside an emulated machine
+                           that has KVM; slower, works everywhere. auto (default): kvm where
+                           the CPU can, else nested
+  --cpus N                 virtual CPUs, 1 to 8 (default 2)
+  --mem M                  guest memory in MiB (default 512)
+  --devices N              evgen devices (default 1, with --demo 2)
+  --run CMD                run CMD in the guest instead of a shell
+  --demo                   run the demonstration
+  --kernel PATH            another kernel for the guest, vmlinux or bzImage. The module is built
+                           for the stock one
+  --timeout S              end the run with status 124 after S seconds
+  --control PATH           make the control socket available as PATH too
+  --dry-run                only show what would be run
+
+From another terminal: scripts/storm.sh talks to the running guest.
+
+The first run builds a toolchain root and a kernel tree, some minutes and 3 GB. They are kept in
+$LOCKSTORM_CACHE, or else in ~/.cache/lockstorm; `rm -rf` on it is safe while nothing runs.
+The consoles of the last runs are in its runs/.
+
+Exit status: 0 as expected, 42 a finding, 2 usage, 69 the machine lacks something,
+124 timeout or hang, 255 guest panic; with --run, the command's own.
+TEXT
+}
+
+fail() { # STATUS MESSAGE
+    printf 'boot.sh: %s\n' "$2" >&2
+    exit "$1"
+}
+
+number() { # OPTION VALUE MIN MAX
+    if [[ ! $2 =~ ^[0-9]{1,7}$ ]] || ((10#$2 < $3 || 10#$2 > $4)); then
+        fail 2 "$1 takes a number from $3 to $4, not '$2'"
+    fi
+}
+
+accel=auto cpus=2 mem=512 devices='' mode='' command='' guest_kernel='' timeout=0 control='' dry_run=''
+while (($# > 0)); do
+    case $1 in
+    --help | -h) usage && exit ;;
+    --demo) mode=demo ;;
+    --dry-run) dry_run=1 ;;
+    --accel | --cpus | --mem | --devices | --run | --kernel | --timeout | --control)
+        (($# > 1)) || fail 2 "$1 needs a value; see boot.sh --help"
+        case $1 in
+        --accel) accel=$2 ;;
+        --cpus) cpus=$2 ;;
+        --mem) mem=$2 ;;
+        --devices) devices=$2 ;;
+        --run) mode=run command=$2 ;;
+        --kernel) guest_kernel=$2 ;;
+        --timeout) timeout=$2 && number --timeout "$2" 1 1000000 ;;
+        --control) control=$2 ;;
+        esac
+        shift
+        ;;
+    *) fail 2 "unknown option '$1'; see boot.sh --help" ;;
+    esac
+    shift
+done
+
+if [[ -z $mode ]]; then
+    mode=demo
+    [[ ! -t 0 || ! -t 1 ]] || mode=shell
+fi
+[[ -n $devices ]] || { [[ $mode == demo ]] && devices=2 || devices=1; }
+[[ $accel == @(auto|kvm|nested) ]] || fail 2 "--accel takes auto, kvm or nested, not '$accel'"
+number --cpus "$cpus" 1 8
+number --mem "$mem" 64 1000000
+number --devices "$devices" 0 31
+[[ -z $guest_kernel || -f $guest_kernel && -r $guest_kernel ]] ||
+    fail 2 "--kernel $guest_kernel: no such file, or not readable"
+
+# Why this machine's own KVM cannot be used; nothing where it can. A /dev/kvm alone tells little:
+# it may be one that runs only kernels made for it.
+kvm_obstacle() {
+    if ! grep -qE '^flags.* (vmx|svm)( |$)' /proc/cpuinfo; then
+        echo "the CPU flags show neither vmx nor svm"
+    elif [[ ! -e /dev/kvm ]]; then
+        echo "there is no /dev/kvm (modprobe kvm-intel or kvm-amd)"
+    elif [[ ! -r /dev/kvm || ! -w /dev/kvm ]]; then
+        echo "/dev/kvm is not accessible (join the group kvm)"
+    fi
+}
+obstacle=$(kvm_obstacle)
+[[ $accel != kvm || -z $obstacle || -n $dry_run ]] || fail 69 "--accel kvm: $obstacle; --accel nested works without"
+if [[ $accel == auto ]]; then
+    accel=kvm
+    [[ -z $obstacle ]] || accel=nested
+fi
+
+options=(--cpus "$cpus" --mem "$mem" --devices "$devices")
+((timeout == 0)) || options+=(--timeout "$timeout")
+case $mode in
+run) options+=(--run "$command") ;;
+demo)
+    options+=(--rings 4 --storm 'rate=5000,burst=16,seconds=10,seed=1')
+    options+=(--run 'stress --seconds 10 --injectors 10 --readers 2')
+    ;;
+esac
+
+if [[ -n $dry_run ]]; then
+    echo "accel: $accel${obstacle:+ ($obstacle)}"
+    [[ $accel == kvm ]] || echo "outer machine: qemu-system-x86_64, TCG, CPU EPYC-Rome, from the toolchain root"
+    printf 'guest: lockstorm boot --kernel %s --initramfs guest-initramfs.cpio' "${guest_kernel:-vmlinux}"
+    printf ' %q' "${options[@]}"
+    echo
+    exit
+fi
+
+"$here/host-needs.sh"
+PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
+# shellcheck source=images/cache.sh
+. "$images/cache.sh"
+# shellcheck source=scripts/run-folder.sh
+. "$here/run-folder.sh"
+# shellcheck source=scripts/nested.sh
+. "$here/nested.sh"
+
+kernel=$("$images/stock-kernel.sh") || exit 69
+initramfs=$("$images/guest-initramfs.sh")/initramfs.cpio || exit 69
+lockstorm=$("$images/programs.sh")/lockstorm || exit 69
+guest_kernel=$(realpath "${guest_kernel:-$kernel/vmlinux}")
+
+run_on_kvm() {
+    # A socket's path is limited to 107 bytes, and the folder's may be longer.
+    (
+        cd "$run"
+        exec "$lockstorm" boot --kernel "$guest_kernel" --initramfs "$initramfs" \
+            --control control.sock --console-log "$run/console.log" "${options[@]}" <&3
+    ) &
+    machine=$!
+    wait "$machine" || status=$?
+}
+
+# However it ends: no process, no socket and no raw terminal stays behind.
+# shellcheck disable=SC2317  # called by the trap
+end_machine() {
+    if [[ -n $machine ]] && kill "$machine" 2>/dev/null; then wait "$machine" || true; fi
+    wait "${readers[@]}" 2>/dev/null || true
+    [[ -z $control ]] || rm -f -- "$control"
+    rm -f "$run"/{initrd,status,qemu.pid}
+    [[ -z $terminal ]] || stty "$terminal" <&3
+}
+
+make_run_folder
+machine='' readers=() terminal='' status=0
+[[ -z $control ]] || claim_control "$control"
+exec 3<&0
+[[ $mode == shell ]] || exec 3</dev/null
+[[ ! -t 3 ]] || terminal=$(stty -g <&3)
+# Background processes do not hear Ctrl-C, so the traps here decide how all of it ends.
+trap end_machine EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+case $accel in
+kvm) run_on_kvm ;;
+nested) run_nested ;;
+esac
+exit "$status"

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+# shellcheck shell=bash
+#
+# Sourced by test.sh: what boot.sh does with guests that behave, misbehave, hang and die.
+
+guest_tests() {
+    check 'images, a boot, and the status of a command' expect 7 '' boot --run 'exit 7'
+    if ((failed_last)); then
+        skip 'all other guest tests' 'a guest does not even boot'
+        return
+    fi
+    check 'demo: 100,000 events, all accounted for' demo_balances
+    check 'a withheld event turns stress red, storm.sh' withheld_event_is_found
+    check 'shell on a terminal, Ctrl-C goes to the guest' shell_on_terminal
+    check 'panic of a module: 255' expect 255 'panic' boot --run 'insmod /lib/modules/panic.ko'
+    check 'guest that never boots: 124' hanging_kernel
+    check 'missing image: 2' expect_line 2 '--kernel /no/such/image' boot --kernel /no/such/image
+    check 'bad flag: 2' expect_line 2 "unknown option '--bogus'" boot --bogus
+    check 'taken control socket: 2' taken_socket
+    check 'Ctrl-C: 130' interrupted_by_user
+    if boot --dry-run | grep -q '^accel: nested'; then
+        check 'killed QEMU: 69' killed_qemu
+    else
+        skip 'killed QEMU: 69' 'there is no QEMU without the nested mode'
+    fi
+}
+
+boot() { timeout --foreground 300 scripts/boot.sh "$@"; }
+
+# expect STATUS PATTERN COMMAND…: both must come out.
+expect() {
+    local expected=$1 pattern=$2 status=0
+    shift 2
+    "$@" >"$work/said" 2>&1 || status=$?
+    cat "$work/said"
+    if ((status != expected)); then
+        echo "status $status, expected $expected"
+        return 1
+    fi
+    grep -q -- "$pattern" "$work/said" || { echo "nothing says '$pattern'" && return 1; }
+}
+
+# The same, and nothing else is said.
+expect_line() {
+    expect "$@"
+    (($(wc -l <"$work/said") == 1)) || { echo 'more than one line' && return 1; }
+}
+
+# wait_for PATTERN: until the machine in the background has said so.
+wait_for() {
+    local _
+    for _ in {1..1200}; do
+        ! grep -aq -- "$1" "$work/background" || return 0
+        kill -0 "$machine" 2>/dev/null || break
+        sleep 0.1
+    done
+    cat "$work/background"
+    echo "nothing says '$1'"
+    return 1
+}
+
+# boot_in_background ARGUMENT…: in a process group of its own, as a terminal would start it.
+boot_in_background() {
+    set -m
+    scripts/boot.sh "$@" </dev/null >"$work/background" 2>&1 &
+    machine=$!
+    set +m
+}
+
+# ends_with STATUS SECONDS PATTERN: so must the machine in the background end.
+ends_with() {
+    local status=0 start=$SECONDS
+    wait "$machine" || status=$?
+    cat "$work/background"
+    if ((status != $1 || SECONDS - start > $2)); then
+        echo "status $status after $((SECONDS - start)) s, expected $1 within $2 s"
+        return 1
+    fi
+    grep -aq -- "$3" "$work/background" || { echo "nothing says '$3'" && return 1; }
+}
+
+demo_balances() {
+    expect 0 'conservation law holds: .* 0 unaccounted for' boot --demo
+    local delivered
+    delivered=$(awk '/^evgen[0-9]+ +[0-9]+ / { gsub(",", "", $4); sum += $4 } END { print sum + 0 }' "$work/said")
+    echo "$delivered events delivered"
+    ((delivered >= 100000))
+}
+
+withheld_event_is_found() {
+    local socket=$work/control.sock
+    boot_in_background --control "$socket" --run 'stress --seconds 8 --injectors 2'
+    wait_for '^stress:'
+    scripts/storm.sh --socket "$socket" inject --device 0 --ring 1 --count 5
+    scripts/storm.sh --socket "$socket" --rate 1000 --seconds 2
+    scripts/storm.sh stats
+    scripts/storm.sh withhold --device 0 --ring 0 --count 1
+    ends_with 42 60 'not ok'
+    [[ ! -e $socket ]]
+}
+
+shell_on_terminal() {
+    local keys=$work/keys
+    mkfifo "$keys"
+    set -m
+    script -qec scripts/boot.sh /dev/null <"$keys" >"$work/background" 2>&1 &
+    machine=$!
+    set +m
+    exec 5>"$keys"
+    wait_for 'guest#'
+    printf 'echo six times seven is $((6 * 7))\n' >&5
+    wait_for 'seven is 42'
+    printf 'sleep 1000\n' >&5
+    sleep 1
+    printf '\003' >&5
+    printf 'ls /dev/evgen*; echo still $((40 + 3))\n' >&5
+    wait_for 'still 43'
+    printf 'exit\n' >&5
+    ends_with 0 20 '/dev/evgen0'
+}
+
+hanging_kernel() {
+    # A PVH kernel that does nothing at all.
+    cat >"$work/hang.S" <<'ASSEMBLY'
+        .section .note.pvh, "a", @note
+        .long 4, 4, 18
+        .asciz "Xen"
+        .long start
+        .text
+        .globl start
+start:  jmp start
+        .section .note.GNU-stack, "", @progbits
+ASSEMBLY
+    cc -nostdlib -static -no-pie -Wl,-Ttext-segment=0x1000000,-estart,--build-id=none \
+        -o "$work/hang" "$work/hang.S"
+    expect 124 'lockstorm: ' boot --kernel "$work/hang" --timeout 5 --run true
+}
+
+taken_socket() {
+    perl -MSocket -e 'socket(S, PF_UNIX, SOCK_STREAM, 0); bind(S, sockaddr_un($ARGV[0])) or die;
+        listen(S, 1); print "listening\n"; close STDOUT; sleep 60' "$work/taken" >"$work/listener" &
+    local listener=$! _
+    for _ in {1..50}; do [[ -s $work/listener ]] || sleep 0.1; done
+    expect_line 2 'is taken' boot --control "$work/taken" --run true
+    kill "$listener"
+}
+
+interrupted_by_user() {
+    boot_in_background --run 'echo it runs; sleep 1000'
+    wait_for 'it runs'
+    kill -INT -- "-$machine"
+    ends_with 130 5 ''
+    local run
+    ! run=$(newest_running) || { echo "$run still runs" && return 1; }
+}
+
+killed_qemu() {
+    boot_in_background --run 'echo it runs; sleep 1000'
+    wait_for 'it runs'
+    kill -KILL "$(<"$(newest_running)/qemu.pid")"
+    ends_with 69 5 'QEMU was killed by signal 9'
+}

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+# shellcheck shell=bash
+#
+# Sourced by boot.sh. The nested mode: QEMU emulates an AMD machine with SVM, in which a stock
+# kernel loads kvm-amd and the very same lockstorm runs. Between the two run four ports:
+#
+#     console   the guest's console; on a terminal both ways, else out only
+#     messages  what lockstorm writes on standard error
+#     control   the control socket
+#     status    "vmm" when the outer machine is up, then "exit N"
+
+# Seconds until the outer machine must be up: some 4 s, and more where many boot at once.
+readonly outer_boot_limit=120
+# Seconds that lockstorm's own --timeout gets to do its work before the outer machine is ended.
+readonly timeout_grace=20
+# MiB that the outer machine needs beyond the guest's memory.
+readonly outer_memory=640
+
+# Uses boot.sh's run, kernel, guest_kernel, initramfs, lockstorm, options, mode, cpus, mem and
+# timeout; sets machine, readers and status.
+run_nested() {
+    local toolchain outer start
+    toolchain=$("$images/toolchain-root.sh")
+    outer=$("$images/host-initramfs.sh")/initramfs.cpio
+    write_initrd "$outer"
+    : >"$run/console.log"
+    : >"$run/messages.log"
+    mkfifo "$run/status"
+    exec 4<>"$run/status"
+    # Output goes to files, which are never full, and is shown from there: a slow reader of
+    # ours must not stop the guest, and nothing may be lost when the machine ends.
+    local console=(-chardev file,id=console,path=/mnt/run/console.log)
+    [[ $mode != shell ]] || console=(-chardev stdio,id=console,signal=off,logfile=/mnt/run/console.log)
+
+    start=$(microseconds)
+    "$images/enter-root.sh" "$toolchain" --bind "$run" run --see "$kernel" kernel -- \
+        qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
+        -accel tcg,thread=multi -cpu EPYC-Rome -M q35 \
+        -smp "$(outer_cpus)" -m $((mem + outer_memory)) -pidfile /mnt/run/qemu.pid \
+        -kernel /mnt/kernel/vmlinux -initrd /mnt/run/initrd \
+        -append "console=ttyS0 quiet panic=-1 mitigations=off cryptomgr.notests" \
+        -serial file:/mnt/run/host-console.log -device virtio-serial \
+        "${console[@]}" -device virtserialport,chardev=console,name=console \
+        -chardev file,id=messages,path=/mnt/run/messages.log \
+        -device virtserialport,chardev=messages,name=messages \
+        -chardev socket,id=control,path=/mnt/run/control.sock,server=on,wait=off \
+        -device virtserialport,chardev=control,name=control \
+        -chardev file,id=status,path=/mnt/run/status \
+        -device virtserialport,chardev=status,name=status \
+        <&3 2>"$run/qemu.log" 4>&- &
+    machine=$!
+    follow messages.log | forward_messages &
+    readers=($!)
+    if [[ $mode != shell ]]; then
+        follow console.log | sed -u 's/\r$//' &
+        readers+=($!)
+    fi
+    follow_status "$start"
+    wait "${readers[@]}" || true
+    ((status == 0)) || say "boot.sh: status $status; the guest's console is in $run/console.log"
+}
+
+# Shows a file of the run as it grows, until the machine has ended.
+follow() { tail -c +1 -s 0.1 --pid="$machine" -f "$run/$1" 2>/dev/null; }
+
+# Processors of the outer machine: no more than there are, and two so that the VMM's other
+# threads need not wait for the guest.
+outer_cpus() {
+    local here
+    here=$(nproc)
+    echo $((cpus < 2 ? 2 : cpus < here || here < 2 ? cpus : here))
+}
+
+# The outer machine's initramfs, and what belongs to this run.
+write_initrd() {
+    local tree=$run/tree argument
+    mkdir -p "$tree/run"
+    cp "$lockstorm" "$tree/run/lockstorm"
+    cp "$guest_kernel" "$tree/run/kernel"
+    cp "$initramfs" "$tree/run/initramfs"
+    {
+        printf 'set --'
+        for argument in boot --kernel /run/kernel --initramfs /run/initramfs \
+            --control /dev/virtio-ports/control "${options[@]}"; do
+            printf " '%s'" "${argument//\'/\'\\\'\'}"
+        done
+        printf '\n'
+    } >"$tree/run/arguments"
+    {
+        cat "$1"
+        "$images/archive.sh" "$kernel" "$tree"
+    } >"$run/initrd"
+    rm -r "$tree"
+}
+
+# Passes lockstorm's messages on. Its timeline gets the outer machine's part in front.
+forward_messages() {
+    local line
+    while IFS= read -r line; do
+        [[ $line != "lockstorm: VMM start"* ]] ||
+            line="lockstorm: host boot $(<"$run/host-boot") · ${line#lockstorm: }"
+        say "${line%$'\r'}"
+    done
+}
+
+# Reads the port `status` until the outer machine ends; sets `status`.
+follow_status() {
+    local start=$1 word value result='' up='' alive=1 limit=$((SECONDS + outer_boot_limit))
+    while :; do
+        if read -r -t 0.2 -u 4 word value; then
+            case $word in
+            vmm)
+                up=1
+                limit=$((timeout > 0 ? SECONDS + timeout + timeout_grace : 0))
+                seconds_since "$start" >"$run/host-boot"
+                rm -f "$run/initrd"
+                ;;
+            # A polite end, after what is under way in the other ports.
+            exit)
+                result=$value
+                limit=$((SECONDS + 5))
+                kill "$(<"$run/qemu.pid")"
+                ;;
+            esac
+        elif [[ -z $alive ]]; then
+            break
+        elif ! kill -0 "$machine" 2>/dev/null; then
+            alive=
+        elif ((limit > 0 && SECONDS > limit)); then
+            [[ -n $result ]] || result=124
+            [[ -n $up ]] || say "boot.sh: the outer machine is not up after $outer_boot_limit s; its console is in $run/host-console.log"
+            kill "$machine"
+            limit=0
+        fi
+    done
+    wait "$machine" || status=$?
+    if [[ -n $result ]]; then
+        status=$result
+    elif ((status > 128)); then
+        say "boot.sh: QEMU was killed by signal $((status - 128)) before the run was over"
+        status=69
+    else
+        say "boot.sh: the outer machine ended before the run was over; see $run/host-console.log and $run/qemu.log"
+        status=69
+    fi
+}

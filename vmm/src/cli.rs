@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! The command line of `lockstorm`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use lockstorm_device_model::Storm;
+
+use crate::ctl::Ctl;
+use crate::devices::evgen::StormRequest;
+use crate::machine::layout;
+
+const EXAMPLES: &str = "\
+Examples:
+  A shell in a guest with one evgen device (Ctrl-A x quits):
+    lockstorm boot --kernel vmlinux --initramfs guest.cpio
+
+  A command; its exit status is lockstorm's:
+    lockstorm boot --kernel vmlinux --initramfs guest.cpio --run 'ls /dev/evgen*'
+
+  A storm under load, from the moment when the guest is ready:
+    lockstorm boot --kernel vmlinux --initramfs guest.cpio --cpus 2 --devices 2 \\
+      --storm rate=20000,burst=16,seconds=10 --run 'stress --seconds 10'
+
+  From another terminal, to a guest booted with --control /tmp/storm.sock:
+    lockstorm ctl --socket /tmp/storm.sock stats
+
+Exit status:
+  0 as expected · 42 a finding · 2 usage · 69 the machine lacks something
+  124 timeout or hang · 255 guest panic; with --run, the command's own";
+
+/// A small virtual machine monitor that storms drivers with interrupts.
+#[derive(Debug, Parser)]
+#[command(name = "lockstorm", version, after_help = EXAMPLES, after_long_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What lockstorm does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Boot a Linux guest with evgen devices
+    Boot(Boot),
+    /// Talk to a running guest's devices through its control socket
+    Ctl(Ctl),
+}
+
+/// Options of `lockstorm boot`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Boot {
+    /// Linux kernel: an ELF vmlinux or a bzImage, with CONFIG_PVH=y
+    #[arg(long, value_name = "PATH")]
+    pub kernel: PathBuf,
+    /// Initial RAM disk that holds the guest's programs
+    #[arg(long, value_name = "PATH")]
+    pub initramfs: PathBuf,
+    /// Virtual CPUs
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u8).range(1..=i64::from(layout::CPUS_MAX)))]
+    pub cpus: u8,
+    /// Guest memory in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 512,
+          value_parser = clap::value_parser!(u64).range(layout::MEMORY_MIN_MIB..=layout::MEMORY_MAX_MIB))]
+    pub mem: u64,
+    /// evgen devices
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u8).range(0..=31))]
+    pub devices: u8,
+    /// Event rings of each device
+    #[arg(long, value_name = "N", default_value_t = 4,
+          value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub rings: u8,
+    /// More kernel arguments
+    #[arg(long, value_name = "ARGS", allow_hyphen_values = true)]
+    pub append: Option<String>,
+    /// Shell command to run in the guest, instead of a shell on the console
+    #[arg(long, value_name = "CMD", allow_hyphen_values = true)]
+    pub run: Option<String>,
+    /// Control socket: a Unix socket to create, or a character device to serve on
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+    /// File that gets a copy of the guest's console
+    #[arg(long, value_name = "PATH")]
+    pub console_log: Option<PathBuf>,
+    /// Seconds until the guest's init must run
+    #[arg(long, value_name = "S", default_value_t = 60,
+          value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
+    pub boot_timeout: u64,
+    /// Seconds until the run must be over
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
+    pub timeout: Option<u64>,
+    /// Storm on all devices and rings once the guest is ready: rate=EVENTS per second and
+    /// ring[,burst=EVENTS at once][,seconds=S][,seed=N]
+    #[arg(long, value_name = "SPEC", value_parser = parse_storm)]
+    pub storm: Option<StormRequest>,
+}
+
+/// A month: nobody waits longer, and no sum of times overflows.
+const SECONDS_MAX: u64 = 31 * 24 * 3600;
+
+const STORM_SECONDS: u64 = 10;
+
+/// Reads `rate=20000,burst=16,seconds=10,seed=1`; all but `rate` may be left out.
+fn parse_storm(text: &str) -> Result<StormRequest, String> {
+    let (mut rate, mut burst, mut seconds, mut seed) = (None, None, None, None);
+    for pair in text.split(',') {
+        let (key, value) = pair
+            .split_once('=')
+            .ok_or_else(|| format!("`{pair}` is not of the form KEY=NUMBER"))?;
+        let slot = match key {
+            "rate" => &mut rate,
+            "burst" => &mut burst,
+            "seconds" => &mut seconds,
+            "seed" => &mut seed,
+            _ => return Err(format!("`{key}` is none of rate, burst, seconds, seed")),
+        };
+        let number: u64 = value
+            .parse()
+            .map_err(|_| format!("`{value}` is not a number that `{key}` can be"))?;
+        if slot.replace(number).is_some() {
+            return Err(format!("`{key}` is given twice"));
+        }
+    }
+    let limited = |key: &str, number: u64, max: u64| match u32::try_from(number) {
+        Ok(number) if (1..=max).contains(&u64::from(number)) => Ok(number),
+        _ => Err(format!("`{key}` must be from 1 to {max}")),
+    };
+    let rate = rate.ok_or("`rate` is missing")?;
+    let seconds = seconds.unwrap_or(STORM_SECONDS);
+    Ok(StormRequest {
+        rate: limited("rate", rate, Storm::MAX_RATE.into())?,
+        burst: limited("burst", burst.unwrap_or(1), Storm::MAX_BURST.into())?,
+        seconds: limited("seconds", seconds, Storm::MAX_DURATION / 1_000_000_000)?,
+        seed: seed.unwrap_or(0),
+        devices: None,
+        rings: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn storms() {
+        let storm = parse_storm("rate=20000,burst=16,seconds=3,seed=9").unwrap();
+        let fields = (storm.rate, storm.burst, storm.seconds, storm.seed);
+        assert_eq!(fields, (20_000, 16, 3, 9));
+        let storm = parse_storm("rate=1").unwrap();
+        assert_eq!((storm.burst, storm.seconds, storm.seed), (1, 10, 0));
+        for (text, expected) in [
+            ("", "KEY=NUMBER"),
+            ("burst=1", "`rate` is missing"),
+            ("rate=0", "must be from 1"),
+            ("rate=4294967296", "must be from 1"),
+            ("rate=1,burst=4097", "must be from 1 to 4096"),
+            ("rate=-1", "not a number"),
+            ("rate=1,rate=2", "twice"),
+            ("rate=1,speed=2", "`speed` is none of"),
+            ("rate=1,seconds=0", "must be from 1"),
+            ("rate=1,seconds=99999999999999", "must be from 1"),
+            ("rate=1,", "KEY=NUMBER"),
+        ] {
+            let error = parse_storm(text).unwrap_err();
+            assert!(
+                error.contains(expected),
+                "{text:?}: {error:?} lacks {expected:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn limits_of_numbers() {
+        let images = ["lockstorm", "boot", "--kernel", "k", "--initramfs", "i"];
+        for (arguments, valid) in [
+            (["--cpus", "8"], true),
+            (["--cpus", "9"], false),
+            (["--cpus", "0"], false),
+            (["--mem", "63"], false),
+            (["--mem", "99999999"], false),
+            (["--rings", "9"], false),
+            (["--boot-timeout", "0"], false),
+            (["--run", "-x"], true),
+            (["--append", "--"], true),
+            (["--bogus", "1"], false),
+        ] {
+            let parsed = Cli::try_parse_from(images.iter().chain(&arguments));
+            assert_eq!(parsed.is_ok(), valid, "{arguments:?}");
+        }
+    }
+}

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! The devices in a VM without KVM: the test counts doorbells in its place.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use lockstorm_device_model::abi::identity::{MSIX_BAR, REGISTER_BAR};
+use lockstorm_device_model::abi::registers::{CONTROL_RESET, Register};
+use vm_memory::GuestAddress;
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::errno;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::*;
+use crate::machine::interrupts::{IrqChip, Route};
+
+const BAR: u64 = 0xc000_0000;
+
+struct NoInterrupts;
+
+impl IrqChip for NoInterrupts {
+    fn set_routes(&self, _routes: &[Route]) -> Result<(), errno::Error> {
+        Ok(())
+    }
+    fn assign(&self, _gsi: u32, _trigger: &EventFd) -> Result<(), errno::Error> {
+        Ok(())
+    }
+    fn deassign(&self, _gsi: u32, _trigger: &EventFd) -> Result<(), errno::Error> {
+        Ok(())
+    }
+}
+
+/// What KVM would watch, by address.
+#[derive(Default)]
+struct Counter {
+    watched: Mutex<BTreeMap<u64, EventFd>>,
+    refuse: bool,
+}
+
+impl Counter {
+    /// The guest writes to `address`; false if that is an exit.
+    fn write(&self, address: u64, times: u64) -> bool {
+        let watched = self.watched.lock().unwrap();
+        let count = watched.get(&address);
+        count.is_some_and(|count| count.write(times).is_ok())
+    }
+
+    /// Whether writes to `address` wait to be taken.
+    fn waiting(&self, address: u64) -> bool {
+        let epoll = Epoll::new().unwrap();
+        let fd = self.watched.lock().unwrap()[&address].as_raw_fd();
+        let event = EpollEvent::new(EventSet::IN, 0);
+        epoll.ctl(ControlOperation::Add, fd, event).unwrap();
+        epoll.wait(0, &mut [event]).unwrap() > 0
+    }
+
+    fn addresses(&self) -> Vec<u64> {
+        self.watched.lock().unwrap().keys().copied().collect()
+    }
+}
+
+impl WriteCounter for Counter {
+    fn attach(&self, address: u64, count: &EventFd) -> Result<(), errno::Error> {
+        if self.refuse {
+            return Err(errno::Error::new(libc::ENOSPC));
+        }
+        let count = count.try_clone().unwrap();
+        let old = self.watched.lock().unwrap().insert(address, count);
+        assert!(old.is_none(), "{address:#x} attached twice");
+        Ok(())
+    }
+
+    fn detach(&self, address: u64, _count: &EventFd) -> Result<(), errno::Error> {
+        let old = self.watched.lock().unwrap().remove(&address);
+        assert!(old.is_some(), "{address:#x} is not attached");
+        Ok(())
+    }
+}
+
+fn setup(counter: Counter, devices: usize) -> (Arc<Counter>, EvgenHost) {
+    let counter = Arc::new(counter);
+    let memory = Memory::from_ranges(&[(GuestAddress(0), 0x1_0000)]).unwrap();
+    let router = Arc::new(InterruptRouter::new(Arc::new(NoInterrupts)));
+    let config = Config::default();
+    let now = Instant::now();
+    let host =
+        EvgenHost::with_counter(counter.clone(), router, &memory, devices, config, now).unwrap();
+    (counter, host)
+}
+
+fn doorbell(bar: u64, ring: usize) -> u64 {
+    bar + Register::Doorbell.offset(ring) as u64
+}
+
+fn generated(function: &EvgenFunction, ring: usize) -> u64 {
+    let mut data = [0; 8];
+    let offset = Register::RingGenerated.offset(ring) as u64;
+    function.bar_read(REGISTER_BAR, offset, &mut data);
+    u64::from_le_bytes(data)
+}
+
+#[test]
+fn doorbells_are_served_before_whatever_comes_next() {
+    let (counter, host) = setup(Counter::default(), 1);
+    let function = &host.functions[0];
+    function.decoding(REGISTER_BAR, Some(BAR));
+    assert!(counter.write(doorbell(BAR, 0), 3));
+    assert!(counter.write(doorbell(BAR, 3), 5));
+    assert_eq!((generated(function, 0), generated(function, 3)), (3, 5));
+
+    // Before a reset they are gone with it; none is left for the time after.
+    assert!(counter.write(doorbell(BAR, 0), 7));
+    let control = Register::Control.offset(0) as u64;
+    function.bar_write(REGISTER_BAR, control, &CONTROL_RESET.to_le_bytes());
+    assert_eq!(generated(function, 0), 0);
+}
+
+#[test]
+fn doorbells_follow_the_bar_and_lose_nothing() {
+    let (counter, host) = setup(Counter::default(), 1);
+    let function = &host.functions[0];
+    let all = |bar: u64| (0..4).map(|ring| doorbell(bar, ring)).collect::<Vec<_>>();
+    function.decoding(REGISTER_BAR, Some(BAR));
+    assert_eq!(counter.addresses(), all(BAR));
+    counter.write(doorbell(BAR, 1), 2);
+    function.decoding(REGISTER_BAR, None);
+    assert!(counter.addresses().is_empty());
+    function.decoding(REGISTER_BAR, Some(BAR + 0x1_0000));
+    assert_eq!(counter.addresses(), all(BAR + 0x1_0000));
+    counter.write(doorbell(BAR + 0x1_0000, 1), 1);
+    assert_eq!(generated(function, 1), 3);
+
+    // The MSI-X BAR has no doorbells.
+    function.decoding(MSIX_BAR, Some(BAR));
+    assert_eq!(counter.addresses(), all(BAR + 0x1_0000));
+}
+
+#[test]
+fn without_ioeventfd_a_doorbell_is_an_exit() {
+    let refusing = Counter {
+        refuse: true,
+        ..Counter::default()
+    };
+    let (counter, host) = setup(refusing, 1);
+    let function = &host.functions[0];
+    function.decoding(REGISTER_BAR, Some(BAR));
+    assert!(!counter.write(doorbell(BAR, 2), 1));
+    function.bar_write(REGISTER_BAR, Register::Doorbell.offset(2) as u64, &[0; 4]);
+    function.decoding(REGISTER_BAR, None);
+    assert_eq!(generated(function, 2), 1);
+}
+
+#[test]
+fn the_worker_serves_doorbells_and_storms() {
+    let (counter, host) = setup(Counter::default(), 2);
+    host.functions[1].decoding(REGISTER_BAR, Some(BAR));
+    counter.write(doorbell(BAR, 0), 4);
+    let count = |device: usize| host.stats()[device].rings[0].generated;
+    wait_until("doorbells", || !counter.waiting(doorbell(BAR, 0)));
+    assert_eq!(count(1), 4);
+
+    host.start_storm(&storm(1000)).unwrap();
+    wait_until("a storm", || count(0) > 20 && count(1) > 20);
+    host.stop_storm();
+    let before = (count(0), count(1));
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!((count(0), count(1)), before);
+    host.stop();
+    host.stop();
+}
+
+/// A worker that is behind takes the device again and again.
+#[test]
+fn whoever_waits_for_a_device_is_next() {
+    const ROUNDS: u64 = 50;
+    let (_, host) = setup(Counter::default(), 1);
+    let function = &host.functions[0];
+    let (batches, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let between = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                function.with_device(|_, _, _| {
+                    let begin = Instant::now();
+                    while begin.elapsed() < Duration::from_micros(200) {}
+                    batches.fetch_add(1, Ordering::Relaxed);
+                });
+            }
+        });
+        let rounds = (0..ROUNDS).map(|_| {
+            std::thread::sleep(Duration::from_millis(1));
+            let before = batches.load(Ordering::Relaxed);
+            function.with_device(|_, _, _| batches.load(Ordering::Relaxed) - before)
+        });
+        let between: u64 = rounds.sum();
+        stop.store(true, Ordering::Relaxed);
+        between
+    });
+    assert!(between < 10 * ROUNDS, "{between} batches in {ROUNDS} waits");
+}
+
+#[test]
+fn a_command_that_cannot_be_done_changes_nothing() {
+    let (_, host) = setup(Counter::default(), 2);
+    let before = host.stats();
+    let with = |change: fn(&mut StormRequest)| {
+        let mut request = storm(1000);
+        change(&mut request);
+        host.start_storm(&request).unwrap_err().to_string()
+    };
+    for (message, part) in [
+        (
+            host.inject(2, 0, 0, 1).unwrap_err().to_string(),
+            "no device 2",
+        ),
+        (
+            host.inject(usize::MAX, 0, 0, 1).unwrap_err().to_string(),
+            "no device",
+        ),
+        (
+            host.inject(1, 4, 0, 1).unwrap_err().to_string(),
+            "no ring 4",
+        ),
+        (
+            host.withhold(0, usize::MAX, 1).unwrap_err().to_string(),
+            "no ring",
+        ),
+        (with(|storm| storm.rate = 0), "rate"),
+        (with(|storm| storm.rate = u32::MAX), "rate"),
+        (with(|storm| storm.burst = 4097), "burst"),
+        (with(|storm| storm.seconds = 0), "duration"),
+        (with(|storm| storm.seconds = u32::MAX), "duration"),
+        (
+            with(|storm| storm.devices = Some(vec![])),
+            "names no device",
+        ),
+        (
+            with(|storm| storm.devices = Some(vec![0, 2])),
+            "no device 2",
+        ),
+        (with(|storm| storm.rings = Some(vec![])), "rings"),
+        (with(|storm| storm.rings = Some(vec![0, 4])), "rings"),
+        (
+            with(|storm| storm.rings = Some(vec![0, 255])),
+            "no ring 255",
+        ),
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
+    assert_eq!(host.stats(), before);
+}
+
+#[test]
+fn a_storm_takes_the_devices_and_rings_it_names_and_only_if_all_are_free() {
+    let (_, host) = setup(Counter::default(), 3);
+    let request = StormRequest {
+        devices: Some(vec![1, 1]),
+        rings: Some(vec![2, 2]),
+        ..storm(1000)
+    };
+    host.start_storm(&request).unwrap();
+    assert!(matches!(
+        host.start_storm(&storm(1000)),
+        Err(CommandError::Storm { device: 1, .. })
+    ));
+    wait_until("the storm", || host.stats()[1].rings[2].generated > 0);
+    let stats = host.stats();
+    for (device, ring) in [(0, 0), (0, 2), (1, 0), (1, 3), (2, 2)] {
+        assert_eq!(stats[device].rings[ring].generated, 0, "{device} {ring}");
+    }
+}
+
+fn storm(rate: u32) -> StormRequest {
+    StormRequest {
+        rate,
+        burst: 1,
+        seconds: 3600,
+        seed: 1,
+        devices: None,
+        rings: None,
+    }
+}
+
+fn wait_until(what: &str, done: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !done() {
+        assert!(begin.elapsed() < Duration::from_secs(10), "no {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}

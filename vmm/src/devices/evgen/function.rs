@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! One evgen device as a function on the PCI bus.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use lockstorm_device_model::abi::identity::{MSIX_BAR, REGISTER_BAR};
+use lockstorm_device_model::{Config, ConfigError, ConfigOutcome, Evgen};
+
+use super::doorbells::{Doorbells, WriteCounter};
+use crate::machine::bus::Outcome;
+use crate::machine::interrupts::{InterruptRouter, KvmMsiSink};
+use crate::machine::memory::Memory;
+use crate::pci::{AddressWidth, MemoryBar, PciFunction};
+
+/// What the lock covers.
+struct State {
+    device: Evgen<KvmMsiSink>,
+    doorbells: Doorbells,
+}
+
+/// An evgen device in its VM.
+///
+/// `state` covers the device and what KVM watches of it. vCPUs take it in a trap, the worker when a
+/// doorbell rang or a storm goes on, the control socket's thread for a command; each for a bounded
+/// piece of work. Inside it the interrupt router's lock may be taken, and no other.
+///
+/// `turn` is held by whoever waits for `state`, and only while waiting. Without it, a worker that
+/// is behind in a storm would let go of `state` and have it again before anybody who sleeps on it
+/// has woken up, for as long as the storm lasts.
+pub(super) struct EvgenFunction {
+    turn: Mutex<()>,
+    state: Mutex<State>,
+    memory: Memory,
+    started: Instant,
+}
+
+impl EvgenFunction {
+    /// A device that takes the time since `started` for the time.
+    pub(super) fn new(
+        config: Config,
+        router: Arc<InterruptRouter>,
+        counter: Arc<dyn WriteCounter>,
+        memory: Memory,
+        started: Instant,
+    ) -> Result<Self, NewError> {
+        Ok(Self {
+            turn: Mutex::default(),
+            state: Mutex::new(State {
+                device: Evgen::new(config, KvmMsiSink::new(router)).map_err(NewError::Config)?,
+                doorbells: Doorbells::new(counter, config.rings).map_err(NewError::Eventfd)?,
+            }),
+            memory,
+            started,
+        })
+    }
+
+    /// Lends the device, with guest memory and the time.
+    ///
+    /// Doorbells that rang before are served before: a driver that rings one and then reads a
+    /// counter, resets the device or moves its BAR sees them done in this order, as on a real bus.
+    pub(super) fn with_device<T>(
+        &self,
+        action: impl FnOnce(&mut Evgen<KvmMsiSink>, &Memory, u64) -> T,
+    ) -> T {
+        self.with_state(|state, now| action(&mut state.device, &self.memory, now))
+    }
+
+    /// The eventfds of the doorbells; they live as long as the device.
+    pub(super) fn doorbell_fds(&self) -> Vec<RawFd> {
+        self.with_state(|state, _| {
+            let counts = state.doorbells.counts().iter();
+            counts.map(AsRawFd::as_raw_fd).collect()
+        })
+    }
+
+    fn with_state<T>(&self, action: impl FnOnce(&mut State, u64) -> T) -> T {
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(turn);
+        let now = self.started.elapsed().as_nanos() as u64;
+        serve_doorbells(&mut state, &self.memory, now);
+        action(&mut state, now)
+    }
+}
+
+fn serve_doorbells(state: &mut State, memory: &Memory, now: u64) {
+    for ring in 0..state.doorbells.counts().len() {
+        let count = state.doorbells.take(ring);
+        if count > 0 {
+            state.device.doorbell(memory, ring, count, now);
+        }
+    }
+}
+
+/// A device that cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum NewError {
+    /// The device core refuses.
+    #[error(transparent)]
+    Config(ConfigError),
+    /// No eventfd to be had.
+    #[error("cannot make an eventfd for a doorbell: {0}; raise the limit of open files")]
+    Eventfd(#[source] io::Error),
+}
+
+impl PciFunction for EvgenFunction {
+    fn config_read(&self, register: u16, data: &mut [u8]) {
+        self.with_device(|device, _, _| device.config_read(register, data));
+    }
+
+    fn config_write(&self, register: u16, data: &[u8]) -> ConfigOutcome {
+        self.with_device(|device, _, _| device.config_write(register, data))
+    }
+
+    fn bars(&self) -> Vec<MemoryBar> {
+        self.with_device(|device, _, _| {
+            let enabled = device.memory_enabled();
+            let bars = device.bars().into_iter();
+            bars.map(|bar| MemoryBar {
+                index: bar.index,
+                address: bar.address,
+                size: bar.size,
+                width: match bar.index {
+                    MSIX_BAR => AddressWidth::Bits64,
+                    _ => AddressWidth::Bits32,
+                },
+                enabled,
+            })
+            .collect()
+        })
+    }
+
+    fn place_bar(&self, index: u8, address: u64) {
+        self.with_device(|device, _, _| device.place_bar(index, address));
+    }
+
+    fn decoding(&self, index: u8, address: Option<u64>) {
+        if index == REGISTER_BAR {
+            self.with_state(|state, now| {
+                state.doorbells.follow(address);
+                // What rang while KVM was told to stop.
+                serve_doorbells(state, &self.memory, now);
+            });
+        }
+    }
+
+    fn bar_read(&self, index: u8, offset: u64, data: &mut [u8]) {
+        self.with_device(|device, _, _| device.bar_read(index, offset, data));
+    }
+
+    fn bar_write(&self, index: u8, offset: u64, data: &[u8]) -> Outcome {
+        self.with_device(|device, memory, now| device.bar_write(memory, index, offset, data, now));
+        Outcome::Done
+    }
+}

@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! The devices of the machine.
+
+pub mod evgen;
+pub mod exit;
+pub mod power;
+pub mod serial;

@@ -1,0 +1,385 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! Interrupts into the guest: which GSI means which message, and the eventfds that raise them.
+//!
+//! KVM knows an interrupt by a number, the GSI, and looks up in one table per machine what it
+//! means. [`InterruptRouter`] owns that table. [`KvmMsiSink`] gives a device's MSI-X vectors GSIs
+//! and irqfds of it, each when it is first raised, so that vectors never raised cost nothing.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kvm_bindings::{
+    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER,
+    KVM_IRQCHIP_PIC_SLAVE, KVM_MAX_IRQ_ROUTES, KvmIrqRouting, kvm_irq_routing_entry,
+};
+use kvm_ioctls::VmFd;
+use lockstorm_device_model::{MsiMessage, MsiSink};
+use thiserror::Error;
+use tracing::warn;
+use vmm_sys_util::errno;
+use vmm_sys_util::eventfd::EventFd;
+
+/// Pins of the I/O APIC; their GSIs are 0 to 23.
+const IOAPIC_PINS: u32 = 24;
+/// Pins of the two PICs together.
+const PIC_PINS: u32 = 16;
+/// Messages that the table has room for, beside the pins.
+const MAX_MESSAGES: usize = KVM_MAX_IRQ_ROUTES - (IOAPIC_PINS + PIC_PINS) as usize;
+
+/// An interrupt that could not be set up.
+#[derive(Debug, Error)]
+pub enum InterruptError {
+    /// The table is full.
+    #[error(
+        "all {MAX_MESSAGES} interrupt routes that KVM has for messages are in use: \
+         give the machine fewer devices or vectors"
+    )]
+    Full,
+    /// KVM does not take the table.
+    #[error(
+        "KVM refuses to route these GSIs to these messages (None: to nothing): {edits:x?}: {source}"
+    )]
+    Routes {
+        /// What was to change in the table.
+        edits: Vec<(u32, Option<MsiMessage>)>,
+        /// KVM's answer.
+        source: errno::Error,
+    },
+    /// No eventfd to be had.
+    #[error("cannot make an eventfd for an interrupt: {0}; raise the limit of open files")]
+    Eventfd(#[source] io::Error),
+    /// KVM does not take the irqfd.
+    #[error("KVM refuses an irqfd for GSI {gsi}: {source}")]
+    Assign {
+        /// The interrupt's number.
+        gsi: u32,
+        /// KVM's answer.
+        source: errno::Error,
+    },
+    /// The eventfd does not take a write.
+    #[error("cannot raise GSI {gsi}: {source}")]
+    Raise {
+        /// The interrupt's number.
+        gsi: u32,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+}
+
+/// One line of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// The GSI is a pin of an interrupt controller.
+    Pin {
+        /// The interrupt's number.
+        gsi: u32,
+        /// Which controller: one of the `KVM_IRQCHIP_` constants.
+        chip: u32,
+        /// Which of its pins.
+        pin: u32,
+    },
+    /// The GSI sends a message.
+    Message {
+        /// The interrupt's number.
+        gsi: u32,
+        /// What it sends.
+        message: MsiMessage,
+    },
+}
+
+impl From<Route> for kvm_irq_routing_entry {
+    fn from(route: Route) -> Self {
+        let mut entry = Self::default();
+        match route {
+            Route::Pin { gsi, chip, pin } => {
+                entry.gsi = gsi;
+                entry.type_ = KVM_IRQ_ROUTING_IRQCHIP;
+                entry.u.irqchip.irqchip = chip;
+                entry.u.irqchip.pin = pin;
+            }
+            Route::Message { gsi, message } => {
+                entry.gsi = gsi;
+                entry.type_ = KVM_IRQ_ROUTING_MSI;
+                entry.u.msi.address_lo = message.address as u32;
+                entry.u.msi.address_hi = (message.address >> 32) as u32;
+                entry.u.msi.data = message.data;
+            }
+        }
+        entry
+    }
+}
+
+/// What the router asks of KVM.
+pub trait IrqChip: Send + Sync {
+    /// Replaces the whole table.
+    fn set_routes(&self, routes: &[Route]) -> Result<(), errno::Error>;
+    /// Makes a write to `trigger` raise `gsi`.
+    fn assign(&self, gsi: u32, trigger: &EventFd) -> Result<(), errno::Error>;
+    /// Ends that. What was written before has been raised when this returns.
+    fn deassign(&self, gsi: u32, trigger: &EventFd) -> Result<(), errno::Error>;
+}
+
+impl IrqChip for VmFd {
+    fn set_routes(&self, routes: &[Route]) -> Result<(), errno::Error> {
+        let entries: Vec<kvm_irq_routing_entry> =
+            routes.iter().map(|&route| route.into()).collect();
+        let table =
+            KvmIrqRouting::from_entries(&entries).map_err(|_| errno::Error::new(libc::E2BIG))?;
+        self.set_gsi_routing(&table)
+    }
+
+    fn assign(&self, gsi: u32, trigger: &EventFd) -> Result<(), errno::Error> {
+        self.register_irqfd(trigger, gsi)
+    }
+
+    fn deassign(&self, gsi: u32, trigger: &EventFd) -> Result<(), errno::Error> {
+        self.unregister_irqfd(trigger, gsi)
+    }
+}
+
+/// The machine's table of interrupt routes.
+///
+/// The lock covers the messages in the table and is held while KVM takes a new one, so that tables
+/// reach KVM in the order they were made. It is taken in process context by whoever sets up a
+/// vector, which is done with the device locked; nothing is locked inside it.
+pub struct InterruptRouter {
+    chip: Arc<dyn IrqChip>,
+    messages: Mutex<BTreeMap<u32, MsiMessage>>,
+    failures: AtomicU64,
+}
+
+impl InterruptRouter {
+    /// A router for a machine with the in-kernel interrupt controllers and nothing else routed.
+    pub fn new(chip: Arc<dyn IrqChip>) -> Self {
+        Self {
+            chip,
+            messages: Mutex::default(),
+            failures: AtomicU64::new(0),
+        }
+    }
+
+    /// Interrupts lost because the host could not set them up or raise them. Zero on a sound host.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Gives `message` a GSI.
+    fn allocate(&self, message: MsiMessage) -> Result<u32, InterruptError> {
+        let mut messages = self.lock();
+        if messages.len() == MAX_MESSAGES {
+            return Err(InterruptError::Full);
+        }
+        let in_a_row = (IOAPIC_PINS..)
+            .zip(messages.keys())
+            .take_while(|(expected, gsi)| expected == *gsi);
+        let gsi = IOAPIC_PINS + in_a_row.count() as u32;
+        self.change(&mut messages, &[(gsi, Some(message))])?;
+        Ok(gsi)
+    }
+
+    /// Gives `gsi`, which is allocated and has no irqfd now, another message.
+    fn update(&self, gsi: u32, message: MsiMessage) -> Result<(), InterruptError> {
+        self.change(&mut self.lock(), &[(gsi, Some(message))])
+    }
+
+    /// Takes back GSIs, which have no irqfds any more.
+    fn free(&self, gsis: impl IntoIterator<Item = u32>) -> Result<(), InterruptError> {
+        let edits: Vec<_> = gsis.into_iter().map(|gsi| (gsi, None)).collect();
+        self.change(&mut self.lock(), &edits)
+    }
+
+    /// Changes the table, or leaves it alone if KVM does not like what comes of it. The guest
+    /// chooses messages, and one that KVM refuses must not stand in the way of all others.
+    fn change(
+        &self,
+        messages: &mut BTreeMap<u32, MsiMessage>,
+        edits: &[(u32, Option<MsiMessage>)],
+    ) -> Result<(), InterruptError> {
+        let before: Vec<_> = edits
+            .iter()
+            .map(|&(gsi, message)| (gsi, set(messages, gsi, message)))
+            .collect();
+        self.chip.set_routes(&table(messages)).map_err(|source| {
+            for (gsi, message) in before {
+                set(messages, gsi, message);
+            }
+            InterruptError::Routes {
+                edits: edits.to_vec(),
+                source,
+            }
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, MsiMessage>> {
+        self.messages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a lost interrupt, and warns at the 1st, 2nd, 4th, 8th … so that a guest that causes
+    /// them does not fill the log.
+    fn lost(&self, vector: u16, error: &InterruptError) {
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
+        if failures.is_power_of_two() {
+            warn!("interrupt of MSI-X vector {vector} lost, {failures} so far: {error}");
+        }
+    }
+}
+
+/// Sets or removes the message of `gsi`, and gives what was there.
+fn set(
+    messages: &mut BTreeMap<u32, MsiMessage>,
+    gsi: u32,
+    message: Option<MsiMessage>,
+) -> Option<MsiMessage> {
+    match message {
+        Some(message) => messages.insert(gsi, message),
+        None => messages.remove(&gsi),
+    }
+}
+
+/// The whole table. The pins are as KVM has them from the start: each table replaces the last.
+fn table(messages: &BTreeMap<u32, MsiMessage>) -> Vec<Route> {
+    let ioapic = (0..IOAPIC_PINS).map(|pin| Route::Pin {
+        gsi: pin,
+        chip: KVM_IRQCHIP_IOAPIC,
+        pin,
+    });
+    let pic = (0..PIC_PINS).map(|gsi| Route::Pin {
+        gsi,
+        chip: if gsi < 8 {
+            KVM_IRQCHIP_PIC_MASTER
+        } else {
+            KVM_IRQCHIP_PIC_SLAVE
+        },
+        pin: gsi % 8,
+    });
+    let messages = messages
+        .iter()
+        .map(|(&gsi, &message)| Route::Message { gsi, message });
+    ioapic.chain(pic).chain(messages).collect()
+}
+
+/// A vector that has been raised.
+struct Line {
+    gsi: u32,
+    message: MsiMessage,
+    trigger: EventFd,
+}
+
+/// Sends a device's interrupts by irqfd.
+pub struct KvmMsiSink {
+    router: Arc<InterruptRouter>,
+    lines: BTreeMap<u16, Line>,
+}
+
+impl KvmMsiSink {
+    /// A sink with no vector set up yet.
+    pub fn new(router: Arc<InterruptRouter>) -> Self {
+        Self {
+            router,
+            lines: BTreeMap::new(),
+        }
+    }
+
+    fn try_raise(&mut self, vector: u16, message: MsiMessage) -> Result<(), InterruptError> {
+        if self
+            .lines
+            .get(&vector)
+            .is_none_or(|line| line.message != message)
+        {
+            let line = match self.lines.remove(&vector) {
+                None => self.connect(message)?,
+                Some(line) => self.reconnect(line, message)?,
+            };
+            self.lines.insert(vector, line);
+        }
+        match self.lines.get(&vector) {
+            None => Ok(()),
+            Some(line) => line
+                .trigger
+                .write(1)
+                .map_err(|source| InterruptError::Raise {
+                    gsi: line.gsi,
+                    source,
+                }),
+        }
+    }
+
+    fn connect(&self, message: MsiMessage) -> Result<Line, InterruptError> {
+        let trigger = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)
+            .map_err(InterruptError::Eventfd)?;
+        let gsi = self.router.allocate(message)?;
+        self.assign(Line {
+            gsi,
+            message,
+            trigger,
+        })
+    }
+
+    /// Without its irqfd the GSI is quiet while its route changes: what was raised before has gone
+    /// out with the old message, and nothing can go out with the new one before its time.
+    fn reconnect(&self, line: Line, message: MsiMessage) -> Result<Line, InterruptError> {
+        self.deassign(&line);
+        if let Err(error) = self.router.update(line.gsi, message) {
+            self.free([line.gsi]);
+            return Err(error);
+        }
+        self.assign(Line { message, ..line })
+    }
+
+    fn assign(&self, line: Line) -> Result<Line, InterruptError> {
+        match self.router.chip.assign(line.gsi, &line.trigger) {
+            Ok(()) => Ok(line),
+            Err(source) => {
+                self.free([line.gsi]);
+                Err(InterruptError::Assign {
+                    gsi: line.gsi,
+                    source,
+                })
+            }
+        }
+    }
+
+    fn deassign(&self, line: &Line) {
+        if let Err(error) = self.router.chip.deassign(line.gsi, &line.trigger) {
+            warn!("KVM keeps the irqfd of GSI {}: {error}", line.gsi);
+        }
+    }
+
+    fn free(&self, gsis: impl IntoIterator<Item = u32>) {
+        if let Err(error) = self.router.free(gsis) {
+            warn!("{error}");
+        }
+    }
+}
+
+impl MsiSink for KvmMsiSink {
+    fn raise(&mut self, vector: u16, message: MsiMessage) {
+        if let Err(error) = self.try_raise(vector, message) {
+            self.router.lost(vector, &error);
+        }
+    }
+
+    fn release(&mut self) {
+        if self.lines.is_empty() {
+            return;
+        }
+        let lines = std::mem::take(&mut self.lines);
+        for line in lines.values() {
+            self.deassign(line);
+        }
+        self.free(lines.values().map(|line| line.gsi));
+    }
+}
+
+impl Drop for KvmMsiSink {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+#[cfg(test)]
+#[path = "interrupts_test.rs"]
+mod tests;

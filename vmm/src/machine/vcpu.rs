@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! A virtual CPU: its state at the kernel's PVH entry point, and its run loop.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use kvm_bindings::{
+    CpuId, KVM_INTERNAL_ERROR_DELIVERY_EV, KVM_INTERNAL_ERROR_EMULATION, Msrs, kvm_msr_entry,
+    kvm_regs, kvm_segment,
+};
+use kvm_ioctls::{VcpuExit, VcpuFd};
+use thiserror::Error;
+
+use super::Machine;
+use super::bus::{Bus, Outcome};
+use super::events::Event;
+use super::layout;
+use super::memory::Memory;
+
+const CR0_PROTECTED: u64 = 1 << 0;
+const CR0_EXTENSION_TYPE: u64 = 1 << 4;
+/// RFLAGS has a bit that is always one.
+const RFLAGS: u64 = 1 << 1;
+
+const MSR_MISC_ENABLE: u32 = 0x1a0;
+const MISC_ENABLE_FAST_STRINGS: u64 = 1 << 0;
+const MSR_MTRR_DEFAULT_TYPE: u32 = 0x2ff;
+const MTRR_ENABLED: u64 = 1 << 11;
+const MTRR_WRITE_BACK: u64 = 6;
+
+/// How often a vCPU that cannot get on is run again as it is.
+const STALLS_MAX: u8 = 16;
+
+/// KVM refuses a vCPU or its state.
+#[derive(Debug, Error)]
+#[error("KVM refuses to {step} of vCPU {id}: {source}")]
+pub struct Error {
+    step: &'static str,
+    id: u8,
+    source: kvm_ioctls::Error,
+}
+
+/// A vCPU, owned by the thread that runs it.
+pub struct Vcpu {
+    id: u8,
+    fd: VcpuFd,
+    ports: Arc<Bus>,
+    mmio: Arc<Bus>,
+    stall: Stall,
+    /// The guest may write to its RAM as long as a vCPU runs.
+    _memory: Memory,
+}
+
+impl Vcpu {
+    /// Takes `fd` over as vCPU `id` of `machine`.
+    pub fn new(id: u8, fd: VcpuFd, machine: &Machine) -> Self {
+        Self {
+            id,
+            fd,
+            ports: Arc::clone(&machine.ports),
+            mmio: Arc::clone(&machine.mmio),
+            stall: Stall::default(),
+            _memory: machine.memory.clone(),
+        }
+    }
+
+    /// Sets up what every vCPU has after reset here.
+    pub fn reset(&self, cpuid: &CpuId) -> Result<(), Error> {
+        let id = self.id;
+        let error = |step| move |source| Error { step, id, source };
+        self.fd.set_cpuid2(cpuid).map_err(error("set the CPUID"))?;
+        let msrs = [
+            (MSR_MISC_ENABLE, MISC_ENABLE_FAST_STRINGS),
+            (MSR_MTRR_DEFAULT_TYPE, MTRR_ENABLED | MTRR_WRITE_BACK),
+        ];
+        for (index, data) in msrs {
+            let entry = kvm_msr_entry {
+                index,
+                data,
+                ..Default::default()
+            };
+            let list = Msrs::from_entries(&[entry])
+                .map_err(|_| error("list the MSRs")(kvm_ioctls::Error::new(libc::ENOMEM)))?;
+            // Not every KVM lets MISC_ENABLE be written; the kernel does without.
+            self.fd.set_msrs(&list).map_err(error("set the MSRs"))?;
+        }
+        Ok(())
+    }
+
+    /// Puts the vCPU at a PVH entry point: 32-bit protected mode, flat segments, no paging.
+    pub fn enter_at(&self, entry: u64) -> Result<(), Error> {
+        let id = self.id;
+        let error = |step| move |source| Error { step, id, source };
+        let mut sregs = self.fd.get_sregs().map_err(error("read the segments"))?;
+        let data = segment(0x10, 0x3);
+        sregs.cs = segment(0x8, 0xb);
+        (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss) = (data, data, data, data, data);
+        // A busy 32-bit TSS: not code or data (s), byte-granular.
+        sregs.tr = kvm_segment {
+            limit: 0x67,
+            s: 0,
+            g: 0,
+            db: 0,
+            ..segment(0x18, 0xb)
+        };
+        sregs.cr0 = CR0_PROTECTED | CR0_EXTENSION_TYPE;
+        sregs.cr4 = 0;
+        self.fd
+            .set_sregs(&sregs)
+            .map_err(error("set the segments"))?;
+        let regs = kvm_bindings::kvm_regs {
+            rip: entry,
+            rbx: layout::START_INFO,
+            rflags: RFLAGS,
+            ..Default::default()
+        };
+        self.fd.set_regs(&regs).map_err(error("set the registers"))
+    }
+
+    /// Runs until the machine stops or `stop` is set, and returns why unless it was `stop`.
+    ///
+    /// Whoever sets `stop` sends this thread a signal as well, so that the guest is left.
+    pub fn run(mut self, stop: &AtomicBool) -> Option<Event> {
+        while !stop.load(Ordering::Acquire) {
+            match self.run_once() {
+                Ok(Outcome::Done) => {}
+                Ok(Outcome::Stop(stop)) => return Some(Event::Stop(stop)),
+                Err(event) => return Some(event),
+            }
+        }
+        None
+    }
+
+    fn run_once(&mut self) -> Result<Outcome, Event> {
+        let exit = match self.fd.run() {
+            Ok(exit) => exit,
+            Err(error) if [libc::EINTR, libc::EAGAIN].contains(&error.errno()) => {
+                return Ok(Outcome::Done);
+            }
+            Err(error) => {
+                return Err(Event::HostFault(format!(
+                    "vCPU {}: KVM_RUN: {error}",
+                    self.id
+                )));
+            }
+        };
+        match exit {
+            VcpuExit::IoIn(port, data) => {
+                // String instructions move several units through one port in one exit; the unit is
+                // what KVM_RUN says beside the data, which it keeps in a page of their own.
+                let (port, data): (_, *mut [u8]) = (port, data);
+                let unit = self.io_unit();
+                // SAFETY: the data are those of the exit above, valid until the next KVM_RUN, which
+                // needs `self` mutably; nothing else refers to them.
+                for unit in unsafe { &mut *data }.chunks_mut(unit) {
+                    self.ports.read(port.into(), unit);
+                }
+                Ok(Outcome::Done)
+            }
+            VcpuExit::IoOut(port, data) => {
+                let (port, data): (_, *const [u8]) = (port, data);
+                let unit = self.io_unit();
+                // SAFETY: as for `IoIn`.
+                for unit in unsafe { &*data }.chunks(unit) {
+                    if let stop @ Outcome::Stop(_) = self.ports.write(port.into(), unit) {
+                        return Ok(stop);
+                    }
+                }
+                Ok(Outcome::Done)
+            }
+            VcpuExit::MmioRead(address, data) => {
+                self.mmio.read(address, data);
+                Ok(Outcome::Done)
+            }
+            VcpuExit::MmioWrite(address, data) => Ok(self.mmio.write(address, data)),
+            VcpuExit::Intr | VcpuExit::IrqWindowOpen => Ok(Outcome::Done),
+            VcpuExit::Shutdown => Err(Event::GuestFault(format!("vCPU {}: triple fault", self.id))),
+            VcpuExit::FailEntry(reason, _) => Err(Event::GuestFault(format!(
+                "vCPU {}: the CPU refuses to enter the guest (reason {reason:#x})",
+                self.id
+            ))),
+            VcpuExit::InternalError => self.internal_error(),
+            other => {
+                let message = format!("vCPU {}: unexpected exit {other:?}", self.id);
+                Err(Event::HostFault(message))
+            }
+        }
+    }
+
+    /// Bytes of one access of the port exit that was just taken.
+    fn io_unit(&mut self) -> usize {
+        // SAFETY: the exit was one for port access, so `io` is the union's member in use.
+        let io = unsafe { self.fd.get_kvm_run().__bindgen_anon_1.io };
+        usize::from(io.size).max(1)
+    }
+
+    fn internal_error(&mut self) -> Result<Outcome, Event> {
+        let id = self.id;
+        // SAFETY: the exit was an internal error, so `internal` is the union's member in use.
+        let internal = unsafe { self.fd.get_kvm_run().__bindgen_anon_1.internal };
+        let suberror = internal.suberror;
+        let details = internal.data.get(..internal.ndata as usize).unwrap_or(&[]);
+        let regs = self.fd.get_regs().unwrap_or_default();
+        // KVM gives up on an access to a device in the middle of the delivery of an exception, but
+        // it does not look at the bit that says whether one was being delivered (svm.c,
+        // svm_check_emulate_instruction). QEMU's emulated SVM clears just that bit when the
+        // delivery is over, so the next access may be taken for such a one. Nothing was lost; the
+        // guest does the access again, and it works.
+        if suberror == KVM_INTERNAL_ERROR_DELIVERY_EV && self.stall.may_go_on(regs) {
+            return Ok(Outcome::Done);
+        }
+        let rip = regs.rip;
+        Err(Event::GuestFault(
+            if suberror == KVM_INTERNAL_ERROR_EMULATION {
+                format!("vCPU {id}: KVM cannot emulate the instruction at {rip:#x}")
+            } else {
+                format!(
+                    "vCPU {id}: KVM internal error {suberror} at {rip:#x}, details {details:x?}"
+                )
+            },
+        ))
+    }
+}
+
+/// Tells a vCPU that gets on from one that is stuck: the latter has the same registers each time.
+#[derive(Default)]
+struct Stall {
+    regs: kvm_regs,
+    count: u8,
+}
+
+impl Stall {
+    /// Whether a vCPU with these registers, which did not get on, is worth another try.
+    fn may_go_on(&mut self, regs: kvm_regs) -> bool {
+        if self.regs != regs {
+            *self = Self { regs, count: 0 };
+        }
+        self.count += 1;
+        self.count <= STALLS_MAX
+    }
+}
+
+/// A flat 4 GiB 32-bit code or data segment.
+fn segment(selector: u16, type_: u8) -> kvm_segment {
+    kvm_segment {
+        base: 0,
+        limit: 0xffff_ffff,
+        selector,
+        type_,
+        present: 1,
+        db: 1,
+        s: 1,
+        g: 1,
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vcpu_is_stuck_when_its_registers_stay_the_same() {
+        let at = |rip| kvm_regs {
+            rip,
+            ..Default::default()
+        };
+        let mut stall = Stall::default();
+        for round in 0..1000 {
+            assert!(stall.may_go_on(at(round)));
+        }
+        for _ in 0..STALLS_MAX {
+            assert!(stall.may_go_on(at(7)));
+        }
+        assert!(!stall.may_go_on(at(7)));
+    }
+}

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! lockstorm: a small KVM virtual machine monitor that hosts evgen devices.
+
+mod cli;
+mod console;
+mod control;
+mod ctl;
+mod devices;
+mod live_storm;
+mod machine;
+mod pci;
+mod run;
+mod signals;
+mod supervisor;
+mod timeline;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use tracing::Level;
+
+use cli::{Cli, Command};
+use console::tell;
+use supervisor::status;
+
+/// Names the lowest level of log messages that are shown: error, warn, info, debug or trace.
+const LOG_VARIABLE: &str = "LOCKSTORM_LOG";
+
+fn main() -> ExitCode {
+    let start = Instant::now();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return ExitCode::from(usage(&error)),
+    };
+    let level = std::env::var(LOG_VARIABLE)
+        .ok()
+        .and_then(|level| level.parse().ok());
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(level.unwrap_or(Level::WARN))
+        .without_time()
+        .with_target(false)
+        // They would be printed where printing just failed, and that panics.
+        .log_internal_errors(false)
+        .init();
+    ExitCode::from(match cli.command {
+        Command::Boot(options) => boot(&options, start),
+        Command::Ctl(ctl) => ctl::run(ctl),
+    })
+}
+
+/// Prints what clap has to say: help as it is, an error as one line.
+fn usage(error: &clap::Error) -> u8 {
+    let help = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    if help || !error.use_stderr() {
+        // Whoever closes the output does not want to know.
+        let _ = error.print();
+        return if help { status::USAGE } else { status::OK };
+    }
+    let text = error.to_string();
+    // After the message come an empty line, the usage and hints.
+    let message = text.split("\n\n").next().unwrap_or_default();
+    let message = message.strip_prefix("error: ").unwrap_or(message);
+    let words: Vec<_> = message.split_whitespace().collect();
+    tell(format_args!("{} (see `lockstorm --help`)", words.join(" ")));
+    status::USAGE
+}
+
+fn boot(options: &cli::Boot, start: Instant) -> u8 {
+    let ending = match run::boot(options, start) {
+        Ok(ending) => ending,
+        Err(error) => {
+            tell(&error);
+            return error.status();
+        }
+    };
+    if let Some(message) = ending.message {
+        tell(message);
+    }
+    if let (Some(log), 1..) = (&options.console_log, ending.status) {
+        tell(format_args!("the guest's console is in {}", log.display()));
+    }
+    ending.status
+}

@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! `lockstorm boot`: puts the machine together, runs it and tells how it ended.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use lockstorm_device_model::Config;
+use thiserror::Error;
+
+use crate::cli::Boot;
+use crate::console::input::ConsoleInput;
+use crate::console::output::{self, ConsoleOutput};
+use crate::console::tell;
+use crate::control::{ControlServer, ServerError};
+use crate::devices::evgen::{EvgenHost, StartError};
+use crate::devices::exit::ExitDevice;
+use crate::devices::power::PowerRegisters;
+use crate::devices::serial::SerialPort;
+use crate::live_storm::LiveStorm;
+use crate::machine::bus::{BusDevice, RangeError};
+use crate::machine::command_line::{self, Arguments};
+use crate::machine::events::{Event, Events};
+use crate::machine::interrupts::InterruptRouter;
+use crate::machine::vcpus::{self, Vcpus};
+use crate::machine::{self, Machine, kernel, layout, memory, pvh};
+use crate::pci::{ConfigPorts, Ecam, Segment, SegmentError, WindowError, Windows};
+use crate::signals;
+use crate::supervisor::{Ending, Rules, Supervisor, status};
+use crate::timeline::Timeline;
+
+/// Why the run did not come about.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// Arguments that the guest cannot be given.
+    #[error(transparent)]
+    CommandLine(#[from] command_line::Error),
+    /// Images that cannot be booted.
+    #[error(transparent)]
+    Kernel(#[from] kernel::Error),
+    /// The console log cannot be written.
+    #[error("cannot write --console-log {path}: {source}", path = path.display())]
+    ConsoleLog {
+        /// The file.
+        path: PathBuf,
+        /// What the host said.
+        source: io::Error,
+    },
+    /// The control socket cannot be served.
+    #[error(transparent)]
+    Control(#[from] ServerError),
+    /// No guest memory.
+    #[error(transparent)]
+    Memory(#[from] memory::Error),
+    /// No machine.
+    #[error(transparent)]
+    Machine(#[from] machine::Error),
+    /// No boot data.
+    #[error(transparent)]
+    BootData(#[from] pvh::Error),
+    /// No evgen devices.
+    #[error(transparent)]
+    Evgen(#[from] StartError),
+    /// A device has no place on a bus.
+    #[error(transparent)]
+    Bus(#[from] RangeError),
+    /// A function has no place on the PCI bus.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+    /// No place for BARs.
+    #[error(transparent)]
+    Windows(#[from] WindowError),
+    /// No vCPU threads.
+    #[error(transparent)]
+    Vcpus(#[from] vcpus::Error),
+    /// The host gives no thread, no eventfd or the like.
+    #[error("cannot set up {what}: {source}")]
+    Host {
+        /// For what it is needed.
+        what: &'static str,
+        /// What the host said.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// The exit status that tells of it.
+    pub fn status(&self) -> u8 {
+        match self {
+            Self::CommandLine(_)
+            | Self::Kernel(_)
+            | Self::ConsoleLog { .. }
+            | Self::Control(ServerError::Endpoint(_)) => status::USAGE,
+            _ => status::UNAVAILABLE,
+        }
+    }
+
+    fn host(what: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Host { what, source }
+    }
+}
+
+/// Boots a guest as `options` say and returns how its run ended. Times count from `start`.
+pub fn boot(options: &Boot, start: Instant) -> Result<Ending, Error> {
+    let (events, inbox) = Events::channel();
+    signals::watch(events.clone()).map_err(Error::host("the signals"))?;
+    let (memory, entry) = load(options)?;
+    let log = options.console_log.as_ref().map(|path| {
+        output::create_log(path).map_err(|source| Error::ConsoleLog {
+            path: path.clone(),
+            source,
+        })
+    });
+
+    let machine = Machine::new(options.cpus, memory)?;
+    let console = ConsoleOutput::start(log.transpose()?).map_err(Error::host("the console"))?;
+    let serial = SerialPort::new(&machine.vm, console.writer(events.clone()))
+        .map_err(Error::host("the serial port"))?;
+    let serial = Arc::new(serial);
+    let evgen = add_evgen(&machine, options, start)?;
+    let exit = Arc::new(ExitDevice::new(start, events.clone()));
+    let ports: [(u16, u16, Arc<dyn BusDevice>); 3] = [
+        (layout::COM1_PORT, layout::COM1_PORTS, serial.clone()),
+        (layout::EXIT_PORT, layout::EXIT_PORTS, exit),
+        (
+            layout::POWER_PORT,
+            layout::POWER_PORTS,
+            Arc::new(PowerRegisters),
+        ),
+    ];
+    for (port, count, device) in ports {
+        machine.ports.insert(port.into(), count.into(), device)?;
+    }
+    let control = options.control.as_ref().map(|path| {
+        let events = events.clone();
+        let on_quit = move || events.send(Event::Quit("`quit` on the control socket"));
+        ControlServer::start(path, evgen.clone(), Box::new(on_quit))
+    });
+    let control = control.transpose()?;
+
+    let vcpus = machine.create_vcpus(entry)?;
+    let input = match options.run {
+        Some(_) => None,
+        None => Some(
+            ConsoleInput::start(serial, events.clone())
+                .map_err(Error::host("the console's input"))?,
+        ),
+    };
+    let vcpus = Vcpus::start(vcpus, &events)?;
+    let mut run = Run {
+        supervisor: Supervisor::new(rules(options), start),
+        storm: LiveStorm::new(Arc::clone(&evgen), options.storm.clone()),
+        timeline: Timeline::default(),
+    };
+    let ending = run.until_end(&inbox);
+    // The guest first: it uses all the others.
+    drop(vcpus);
+    drop(control);
+    evgen.stop();
+    drop(input);
+    drop(console);
+    if !run.timeline.is_empty() {
+        tell(run.timeline);
+    }
+    Ok(ending)
+}
+
+/// Guest memory with everything in it that a kernel needs, and the kernel's entry point.
+fn load(options: &Boot) -> Result<(memory::Memory, u64), Error> {
+    let arguments = Arguments {
+        devices: options.devices,
+        run: options.run.as_deref(),
+        append: options.append.as_deref(),
+    };
+    let command_line = arguments.command_line()?;
+    let memory = memory::create(options.mem)?;
+    let kernel = kernel::load(&memory, &options.kernel)?;
+    let initramfs = kernel::load_initramfs(&memory, options.mem, kernel, &options.initramfs)?;
+    pvh::write_boot_data(&memory, options.mem, options.cpus, &command_line, initramfs)?;
+    Ok((memory, kernel.entry))
+}
+
+/// Puts the PCI bus with its evgen devices into `machine`.
+fn add_evgen(machine: &Machine, options: &Boot, start: Instant) -> Result<Arc<EvgenHost>, Error> {
+    let router = Arc::new(InterruptRouter::new(machine.vm.clone()));
+    let config = Config {
+        rings: options.rings,
+        ..Config::default()
+    };
+    let evgen = EvgenHost::start(
+        Arc::clone(&machine.vm),
+        router,
+        &machine.memory,
+        options.devices.into(),
+        config,
+        start,
+    )?;
+    let (low, high) = (layout::BAR_WINDOW_32, layout::BAR_WINDOW_64);
+    let windows = Windows::new(low.start..low.end(), high.start..high.end())?;
+    let mut segment = Segment::new(Arc::clone(&machine.mmio), windows);
+    for function in evgen.functions() {
+        segment.add(function)?;
+    }
+    let segment = Arc::new(segment);
+    let ecam = Arc::new(Ecam::new(Arc::clone(&segment)));
+    machine
+        .mmio
+        .insert(layout::ECAM.start, layout::ECAM.length, ecam)?;
+    machine.ports.insert(
+        layout::PCI_CONFIG_PORT.into(),
+        layout::PCI_CONFIG_PORTS.into(),
+        Arc::new(ConfigPorts::new(segment)),
+    )?;
+    Ok(Arc::new(evgen))
+}
+
+fn rules(options: &Boot) -> Rules {
+    Rules {
+        command: options.run.is_some(),
+        boot_timeout: Duration::from_secs(options.boot_timeout),
+        timeout: options.timeout.map(Duration::from_secs),
+    }
+}
+
+/// A run under way.
+struct Run {
+    supervisor: Supervisor,
+    storm: LiveStorm,
+    timeline: Timeline,
+}
+
+impl Run {
+    /// Follows the events in `inbox` until they or the time end the run.
+    fn until_end(&mut self, inbox: &Receiver<Event>) -> Ending {
+        loop {
+            let now = Instant::now();
+            if let Some(ending) = self.supervisor.expire(now) {
+                return ending;
+            }
+            self.storm.show(now);
+            let due = [self.supervisor.deadline(), self.storm.due()];
+            let event = match due.into_iter().flatten().min() {
+                Some(due) => inbox.recv_timeout(due.saturating_duration_since(now)),
+                None => inbox.recv().map_err(RecvTimeoutError::from),
+            };
+            let event = match event {
+                Ok(event) => event,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => {
+                    Event::HostFault("all threads have ended".into())
+                }
+            };
+            let now = Instant::now();
+            if let Event::Mark { name, at } = &event {
+                self.timeline.mark(name, *at);
+                self.storm.mark(name, now);
+            }
+            if let Some(ending) = self.supervisor.handle(event, now) {
+                return ending;
+            }
+        }
+    }
+}
