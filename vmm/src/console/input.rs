@@ -25,16 +25,10 @@ impl ConsoleInput {
     /// Starts handing stdin to `serial`. When somebody may be typing, Ctrl-A x is told to `events`.
     pub fn start(serial: Arc<SerialPort>, events: Events) -> io::Result<Self> {
         let terminal = RawTerminal::enter()?;
-        // Not only terminals: a virtio port may have a keyboard at its other end. What comes from a
-        // file or a pipe is for the guest as it is.
-        let typed = File::from(io::stdin().as_fd().try_clone_to_owned()?)
-            .metadata()?
-            .file_type()
-            .is_char_device();
-        if typed {
+        let mut keys = is_typed()?.then(Keys::default);
+        if keys.is_some() {
             tell("Ctrl-A x quits, Ctrl-A a is Ctrl-A for the guest");
         }
-        let mut keys = typed.then(Keys::default);
         // The thread is left behind at the end: nothing interrupts its read.
         thread::Builder::new().name("input".into()).spawn(move || {
             let mut buffer = [0; 256];
@@ -56,6 +50,13 @@ impl ConsoleInput {
             _terminal: terminal,
         })
     }
+}
+
+/// Whether stdin may be a keyboard. Not only terminals may: a virtio port can have one at its other
+/// end. What comes from a file or a pipe is for the guest as it is.
+fn is_typed() -> io::Result<bool> {
+    let stdin = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    Ok(stdin.metadata()?.file_type().is_char_device())
 }
 
 /// What a key press means.

@@ -145,7 +145,8 @@ mod tests {
         assert_eq!(word(word(info + 24)).to_le_bytes(), *b"console=");
         assert_eq!(word(word(info + 32)).to_le_bytes(), *b"RSD PTR ");
         assert_eq!(word(word(info + 40) + 8), layout::CONVENTIONAL.length);
-        let map_end = layout::MEMORY_MAP + 24 * (word(info + 48) & 0xffff_ffff);
-        assert!(map_end <= layout::COMMAND_LINE && layout::MODULES + 32 <= layout::MEMORY_MAP);
+        let entries = word(info + 48) & 0xffff_ffff;
+        assert_eq!(entries, memory_map(64).len() as u64);
+        assert!(layout::MEMORY_MAP + 24 * entries <= layout::COMMAND_LINE);
     }
 }
