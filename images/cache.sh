@@ -47,7 +47,8 @@ with_progress() {
     local title=$1 log=$2 start ticker status=0
     shift 2
     start=$(microseconds)
-    show_progress "$title" "$log" "$start" &
+    # Away from standard output: its last sleep would keep a command substitution waiting.
+    show_progress "$title" "$log" "$start" >&2 &
     ticker=$!
     # The command runs in the foreground, so that Ctrl-C reaches it. `set -e` holds in it as
     # long as nobody calls this function in a condition.

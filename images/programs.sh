@@ -9,11 +9,13 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 . "$here/cache.sh"
 
 readonly target=x86_64-unknown-linux-gnu
+# Either would win over the flags below, and without them no program starts in a guest.
+unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS='-C target-feature=+crt-static -C relocation-model=static'
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$here/../target}
 
 cd "$here/.."
 with_progress programs "$cache/logs/programs-$$.log" \
-    cargo build --release --target "$target" --package lockstorm --package evgen-stress --bins
+    cargo build --locked --release --target "$target" --package lockstorm --package evgen-stress --bins
 rm "$cache/logs/programs-$$.log"
 cd "$CARGO_TARGET_DIR/$target/release" && pwd -P

@@ -16,16 +16,18 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 . "$here/stock-kernel-choice.sh"
 
 build() {
-    local result=$1 release
+    local result=$1
     mkdir "$result/source"
     "$here/enter-root.sh" "$root" --bind "$result" result --bind "$result/source" kernel \
         --see "$here" images -- \
         bash -euxc '. images/stock-kernel-choice.sh; . images/stock-kernel-build.sh'
-    release=$(<"$result/release")
-    [[ $(<"$here/stock-kernel.version") == "$release "* ]] ||
-        say "stock kernel: $(<"$here/stock-kernel.version") is not in the archive any more; taking $release"
 }
 
 root=$("$here/toolchain-root.sh")
 inputs=("$here"/stock-kernel{.sh,.version,-choice.sh,-build.sh})
-cached stock-kernel "$(hash_of "${inputs[@]}" - <<<"${root##*/}")" build
+key=$(hash_of "${inputs[@]}" - <<<"${root##*/}")
+cached stock-kernel "$key" build
+release=$(<"$cache/stock-kernel-$key/release")
+recorded=$(<"$here/stock-kernel.version")
+[[ $recorded == "$release "* ]] ||
+    say "stock kernel: $recorded is not in the archive any more, this is $release"

@@ -47,7 +47,7 @@ fail() { # STATUS MESSAGE
 }
 
 number() { # OPTION VALUE MIN MAX
-    if [[ ! $2 =~ ^[0-9]{1,7}$ ]] || ((10#$2 < $3 || 10#$2 > $4)); then
+    if [[ ! $2 =~ ^(0|[1-9][0-9]{0,6})$ ]] || (($2 < $3 || $2 > $4)); then
         fail 2 "$1 takes a number from $3 to $4, not '$2'"
     fi
 }
@@ -81,11 +81,13 @@ if [[ -z $mode ]]; then
     mode=demo
     [[ ! -t 0 || ! -t 1 ]] || mode=shell
 fi
+# A demonstration takes some 15 s; one that hangs is to be told from a slow one.
+[[ $mode != demo ]] || ((timeout > 0)) || timeout=180
 [[ -n $devices ]] || { [[ $mode == demo ]] && devices=2 || devices=1; }
 [[ $accel == @(auto|kvm|nested) ]] || fail 2 "--accel takes auto, kvm or nested, not '$accel'"
 number --cpus "$cpus" 1 8
 number --mem "$mem" 64 1000000
-number --devices "$devices" 0 31
+number --devices "$devices" "$([[ $mode == demo ]] && echo 1 || echo 0)" 31
 [[ -z $guest_kernel || -f $guest_kernel && -r $guest_kernel ]] ||
     fail 2 "--kernel $guest_kernel: no such file, or not readable"
 
@@ -113,7 +115,8 @@ case $mode in
 run) options+=(--run "$command") ;;
 demo)
     options+=(--rings 4 --storm 'rate=5000,burst=16,seconds=10,seed=1')
-    options+=(--run 'stress --seconds 10 --injectors 10 --readers 2')
+    # One reader for each device. Where 40,000 events a second are too many, they come late.
+    options+=(--run "stress --seconds 10 --injectors 10 --readers $((devices > 2 ? devices : 2)) --settle 60 --min-delivered 100000")
     ;;
 esac
 
@@ -126,14 +129,16 @@ if [[ -n $dry_run ]]; then
     exit
 fi
 
-"$here/host-needs.sh"
-PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 # shellcheck source=images/cache.sh
 . "$images/cache.sh"
 # shellcheck source=scripts/run-folder.sh
 . "$here/run-folder.sh"
 # shellcheck source=scripts/nested.sh
 . "$here/nested.sh"
+# Now, and not after minutes of building.
+[[ -z $control ]] || require_free_control "$control"
+"$here/host-needs.sh"
+PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 
 kernel=$("$images/stock-kernel.sh") || exit 69
 initramfs=$("$images/guest-initramfs.sh")/initramfs.cpio || exit 69
@@ -154,6 +159,7 @@ run_on_kvm() {
 # However it ends: no process, no socket and no raw terminal stays behind.
 # shellcheck disable=SC2317  # called by the trap
 end_machine() {
+    trap '' HUP INT TERM
     if [[ -n $machine ]] && kill "$machine" 2>/dev/null; then wait "$machine" || true; fi
     wait "${readers[@]}" 2>/dev/null || true
     [[ -z $control ]] || rm -f -- "$control"

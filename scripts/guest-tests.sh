@@ -59,17 +59,27 @@ wait_for() {
     return 1
 }
 
-# boot_in_background ARGUMENT…: in a process group of its own, as a terminal would start it.
-boot_in_background() {
+# in_background COMMAND…: in a process group of its own, as a terminal would start it. It does not
+# outlive the test.
+in_background() {
     set -m
-    scripts/boot.sh "$@" </dev/null >"$work/background" 2>&1 &
+    "$@" >"$work/background" 2>&1 &
     machine=$!
     set +m
+    trap 'kill "$machine" 2>/dev/null && wait "$machine" || true' EXIT
+    trap 'exit 143' TERM
 }
+
+boot_in_background() { in_background scripts/boot.sh --timeout 120 "$@" </dev/null; }
+
+# run_behind SOCKET: the folder of the run whose --control that is.
+run_behind() { dirname "$(readlink "$1")"; }
 
 # ends_with STATUS SECONDS PATTERN: so must the machine in the background end.
 ends_with() {
     local status=0 start=$SECONDS
+    while kill -0 "$machine" 2>/dev/null && ((SECONDS - start <= $2)); do sleep 0.1; done
+    kill "$machine" 2>/dev/null || true
     wait "$machine" || status=$?
     cat "$work/background"
     if ((status != $1 || SECONDS - start > $2)); then
@@ -91,21 +101,20 @@ withheld_event_is_found() {
     local socket=$work/control.sock
     boot_in_background --control "$socket" --run 'stress --seconds 8 --injectors 2'
     wait_for '^stress:'
+    # First, so that slow steps after it do not come too late for it.
+    scripts/storm.sh --socket "$socket" withhold --device 0 --ring 0 --count 1
     scripts/storm.sh --socket "$socket" inject --device 0 --ring 1 --count 5
     scripts/storm.sh --socket "$socket" --rate 1000 --seconds 2
-    scripts/storm.sh stats
-    scripts/storm.sh withhold --device 0 --ring 0 --count 1
+    scripts/storm.sh --socket "$socket" stats
     ends_with 42 60 'not ok'
     [[ ! -e $socket ]]
 }
 
+# shellcheck disable=SC2016  # the guest's shell is to expand it
 shell_on_terminal() {
     local keys=$work/keys
     mkfifo "$keys"
-    set -m
-    script -qec scripts/boot.sh /dev/null <"$keys" >"$work/background" 2>&1 &
-    machine=$!
-    set +m
+    in_background script -qec 'scripts/boot.sh --timeout 120' /dev/null <"$keys"
     exec 5>"$keys"
     wait_for 'guest#'
     printf 'echo six times seven is $((6 * 7))\n' >&5
@@ -146,17 +155,18 @@ taken_socket() {
 }
 
 interrupted_by_user() {
-    boot_in_background --run 'echo it runs; sleep 1000'
+    boot_in_background --control "$work/control.sock" --run 'echo it runs; sleep 1000'
     wait_for 'it runs'
+    local run
+    run=$(run_behind "$work/control.sock")
     kill -INT -- "-$machine"
     ends_with 130 5 ''
-    local run
-    ! run=$(newest_running) || { echo "$run still runs" && return 1; }
+    ! is_running "$run" || { echo "$run still runs" && return 1; }
 }
 
 killed_qemu() {
-    boot_in_background --run 'echo it runs; sleep 1000'
+    boot_in_background --control "$work/control.sock" --run 'echo it runs; sleep 1000'
     wait_for 'it runs'
-    kill -KILL "$(<"$(newest_running)/qemu.pid")"
+    kill -KILL "$(<"$(run_behind "$work/control.sock")/qemu.pid")"
     ends_with 69 5 'QEMU was killed by signal 9'
 }

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 #
-# Installs what this machine lacks for boot.sh and test.sh where that may be done without a
-# question, else says what to install (exit 69).
+# host-needs.sh [COMMAND…]
+#
+# Installs what this machine lacks for boot.sh, and COMMAND…, where that may be done
+# without a question, else says what to install (exit 69).
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 # shellcheck source=images/cache.sh
@@ -10,7 +12,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 
 missing_packages() {
     local need
-    for need in mmdebstrap bwrap:bubblewrap cc:gcc strip:binutils flock:util-linux perl:perl-base; do
+    for need in mmdebstrap bwrap:bubblewrap cc:gcc strip:binutils flock:util-linux perl:perl-base "$@"; do
         command -v "${need%%:*}" >/dev/null || echo "${need##*:}"
     done
     ((EUID == 0)) || command -v newuidmap >/dev/null || echo uidmap
@@ -26,7 +28,7 @@ install_packages() {
 
 [[ $(uname -sm) == "Linux x86_64" ]] || give_up 69 "needs Linux on x86_64, and this is $(uname -sm)"
 
-mapfile -t missing < <(missing_packages)
+mapfile -t missing < <(missing_packages "$@")
 if ((${#missing[@]} > 0)); then
     privileged=()
     ((EUID == 0)) || privileged=(sudo -n)

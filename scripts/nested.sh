@@ -7,12 +7,13 @@
 #     console   the guest's console; on a terminal both ways, else out only
 #     messages  what lockstorm writes on standard error
 #     control   the control socket
-#     status    "vmm" when the outer machine is up, then "exit N"
+#     status    "vmm" when the outer machine is up, "alive" now and then, at last "exit N"
 
-# Seconds until the outer machine must be up: some 4 s, and more where many boot at once.
-readonly outer_boot_limit=120
 # Seconds that lockstorm's own --timeout gets to do its work before the outer machine is ended.
 readonly timeout_grace=20
+# Seconds in which the outer machine must give a sign of life. It is up after some 4 s, or more
+# where many boot at once, and then gives one every 5 s.
+readonly pulse_limit=120
 # MiB that the outer machine needs beyond the guest's memory.
 readonly outer_memory=640
 
@@ -29,8 +30,8 @@ run_nested() {
     exec 4<>"$run/status"
     # Output goes to files, which are never full, and is shown from there: a slow reader of
     # ours must not stop the guest, and nothing may be lost when the machine ends.
-    local console=(-chardev file,id=console,path=/mnt/run/console.log)
-    [[ $mode != shell ]] || console=(-chardev stdio,id=console,signal=off,logfile=/mnt/run/console.log)
+    local console=(-chardev "file,id=console,path=/mnt/run/console.log")
+    [[ $mode != shell ]] || console=(-chardev "stdio,id=console,signal=off,logfile=/mnt/run/console.log")
 
     start=$(microseconds)
     "$images/enter-root.sh" "$toolchain" --bind "$run" run --see "$kernel" kernel -- \
@@ -105,32 +106,33 @@ forward_messages() {
 
 # Reads the port `status` until the outer machine ends; sets `status`.
 follow_status() {
-    local start=$1 word value result='' up='' alive=1 limit=$((SECONDS + outer_boot_limit))
+    local start=$1 word value result='' alive=1 limit=0 pulse=$SECONDS
     while :; do
         if read -r -t 0.2 -u 4 word value; then
             case $word in
             vmm)
-                up=1
+                pulse=$SECONDS
                 limit=$((timeout > 0 ? SECONDS + timeout + timeout_grace : 0))
                 seconds_since "$start" >"$run/host-boot"
                 rm -f "$run/initrd"
                 ;;
+            alive) pulse=$SECONDS ;;
             # A polite end, after what is under way in the other ports.
             exit)
                 result=$value
                 limit=$((SECONDS + 5))
-                kill "$(<"$run/qemu.pid")"
+                kill "$(<"$run/qemu.pid")" 2>/dev/null || true
                 ;;
             esac
         elif [[ -z $alive ]]; then
             break
         elif ! kill -0 "$machine" 2>/dev/null; then
             alive=
-        elif ((limit > 0 && SECONDS > limit)); then
-            [[ -n $result ]] || result=124
-            [[ -n $up ]] || say "boot.sh: the outer machine is not up after $outer_boot_limit s; its console is in $run/host-console.log"
-            kill "$machine"
-            limit=0
+        elif ((limit > 0 && SECONDS > limit || SECONDS - pulse > pulse_limit)); then
+            [[ -n $result ]] || say "boot.sh: the outer machine does not get on; its console is in $run/host-console.log"
+            : "${result:=124}"
+            kill -KILL "$machine"
+            limit=0 pulse=$((SECONDS + pulse_limit))
         fi
     done
     wait "$machine" || status=$?

@@ -37,12 +37,16 @@ newest_running() {
     return 1
 }
 
-# claim_control PATH: makes PATH the way to this run's control socket. What a dead run left
-# there is replaced.
-claim_control() {
+# require_free_control PATH: what a dead run left there does not count.
+require_free_control() {
     if [[ -S $1 ]] && somebody_listens "$1"; then
         give_up 2 "control socket $1 is taken: a running program listens there; choose another path"
     fi
+}
+
+# claim_control PATH: makes PATH the way to this run's control socket.
+claim_control() {
+    require_free_control "$1"
     [[ ! -S $1 && ! -L $1 ]] || rm -f -- "$1"
     ln -s "$run/control.sock" "$1" 2>/dev/null ||
         give_up 2 "control socket $1 cannot be made: the name is in use or its folder not writable"

@@ -17,7 +17,7 @@ parts=${1-host guest}
     exit 2
 }
 
-"$here/host-needs.sh"
+"$here/host-needs.sh" shellcheck
 # shellcheck source=images/cache.sh
 . images/cache.sh
 # shellcheck source=scripts/run-folder.sh
@@ -36,7 +36,7 @@ passed=0 failed=0 failed_last=0 skipped=0 current=''
 
 # shellcheck disable=SC2317  # called by the trap
 end_tests() {
-    [[ -z $current ]] || kill -- "-$current" 2>/dev/null || true
+    [[ -z $current ]] || { kill -- "-$current" 2>/dev/null && wait "$current"; } || true
     rm -rf "$work"
 }
 
@@ -67,8 +67,8 @@ skip() {
 
 host_tests() {
     check 'cargo fmt' cargo fmt --check
-    check 'cargo clippy' cargo clippy --workspace --all-targets -- -D warnings
-    check 'cargo test' cargo test --workspace
+    check 'cargo clippy' cargo clippy --locked --workspace --all-targets -- -D warnings
+    check 'cargo test' cargo test --locked --no-fail-fast --workspace
     # Its own tests count one by one, and not as one more.
     local sums
     read -r -a sums < <(sed -n 's/^test result: .* \([0-9]*\) passed; \([0-9]*\) failed; \([0-9]*\) ignored.*/\1 \2 \3/p' "$output" |
@@ -77,16 +77,13 @@ host_tests() {
         ((sums[1] > 0)) && failed=$((failed - 1)) || passed=$((passed - 1))
     fi
     passed=$((passed + sums[0])) failed=$((failed + sums[1])) skipped=$((skipped + sums[2]))
-    if command -v shellcheck >/dev/null; then
-        check 'shellcheck' lint_scripts
-    else
-        skip 'shellcheck' 'not installed (apt-get install shellcheck)'
-    fi
+    check 'shellcheck' lint_scripts
     check 'choice of the stock kernel' images/stock-kernel-choice-test.sh
     check 'cache of build results' images/cache-test.sh
 }
 
-lint_scripts() { find .ci images scripts -type f -executable -exec shellcheck {} +; }
+# With -a what they source is looked at too, where the variables are known.
+lint_scripts() { find .ci images scripts -type f -executable -exec shellcheck -a {} +; }
 
 [[ $parts != *host* ]] || host_tests
 [[ $parts != *guest* ]] || guest_tests

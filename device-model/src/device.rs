@@ -201,11 +201,22 @@ impl<S: MsiSink> Evgen<S> {
         }
     }
 
-    /// Takes `count` writes to ring `ring`'s doorbell that reached the host by a shorter way than
-    /// [`Self::bar_write`], such as an ioeventfd. For a ring that is not there it does nothing.
+    /// Takes `count` writes to ring `ring`'s doorbell at once, which the host may have counted
+    /// rather than passed to [`Self::bar_write`] one by one. For a ring that is not there it does
+    /// nothing.
+    ///
+    /// The guest must not choose how long this takes: what goes beyond the longest ring there can
+    /// be is dropped without looking for buffers.
     pub fn doorbell<M: GuestMemory>(&mut self, memory: &M, ring: usize, count: u64, now: u64) {
-        for _ in 0..count {
+        let served = count.min(MAX_RING_SIZE.into());
+        for _ in 0..served {
             self.generate(memory, ring, SOURCE_DOORBELL, 0, [0; PAYLOAD_SIZE], now);
+        }
+        if count > served
+            && let Ok(target) = self.ring_mut(ring)
+        {
+            target.drop_events(SOURCE_DOORBELL, count - served);
+            self.report(cause_dropped(ring));
         }
     }
 

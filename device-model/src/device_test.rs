@@ -146,6 +146,17 @@ fn a_full_ring_drops_counts_and_reports_once_until_acknowledged() {
 }
 
 #[test]
+fn doorbells_beyond_any_ring_are_dropped_at_once() {
+    let mut guest = Guest::running(2);
+    guest.device.doorbell(&guest.memory, 0, 1 << 60, 0);
+    assert_eq!(guest.device.stats().rings[0], stats(1 << 60, 4));
+    assert_eq!(guest.raised(), [0, 0, 0, 0, STATUS_VECTOR]);
+    guest.drain(0);
+    guest.device.doorbell(&guest.memory, 0, 1, 0);
+    assert_eq!(guest.drain(0)[0].sequence, 1 << 60);
+}
+
+#[test]
 fn many_laps_around_a_ring_lose_nothing() {
     let mut guest = Guest::running(1);
     let mut expected = 0;
@@ -222,6 +233,7 @@ fn layouts_that_cannot_be_used_end_in_the_error_state() {
         (Register::RingSize, 0x1_0004),
         (Register::RingDescriptors, 8),
         (Register::RingAvailable, 1),
+        (Register::RingAvailable, 0),
         (Register::RingUsed, 2),
         (Register::RingDescriptors, past_the_end - 16),
         (Register::RingAvailable, past_the_end),
@@ -268,12 +280,12 @@ fn a_hostile_ring_ends_in_the_error_state_and_harms_no_other() {
         ),
         ("around the end", descriptor(u64::MAX - 31, 64, WRITE, 0)),
         (
-            "indirect to itself",
-            descriptor(ring_base(0), 16, INDIRECT, 0),
+            "an indirect table",
+            descriptor(ring_base(0) + 16, 16, INDIRECT, 0),
         ),
         (
-            "indirect to nowhere",
-            descriptor(u64::MAX - 15, 16, INDIRECT, 0),
+            "an indirect table of one's own",
+            descriptor(ring_base(0) + 16, 64, INDIRECT | WRITE, 0),
         ),
         (
             "no such descriptor",

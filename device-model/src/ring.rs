@@ -8,8 +8,12 @@
 
 use lockstorm_abi::event::{EVENT_SIZE, Event, SOURCES};
 use lockstorm_abi::registers::{RING_STATE_ERROR, RING_STATE_OFF, RING_STATE_ON};
+use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestMemory};
+use vm_memory::{Address, Bytes, GuestAddress, GuestMemory};
+
+/// `VIRTQ_DESC_F_WRITE` (§2.7.5): the buffer is for the device to write. The only flag allowed.
+const DESCRIPTOR_WRITE: u16 = 2;
 
 /// What a ring has counted since reset. `generated == delivered + dropped` at every moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -166,9 +170,17 @@ impl Ring {
         }
     }
 
+    /// Makes `count` events of `source` for which there is no buffer.
+    pub fn drop_events(&mut self, source: u16, count: u64) {
+        self.sequence[usize::from(source)] += count;
+        self.stats.generated += count;
+        self.stats.dropped += count;
+    }
+
     fn queue<M: GuestMemory>(&self, memory: &M) -> Result<Queue, Unusable> {
         let size = u16::try_from(self.layout.size).map_err(|_| Unusable)?;
-        if size < 2 {
+        // To virtio-queue an available ring at address 0 is one that was not set.
+        if size < 2 || self.layout.available == 0 {
             return Err(Unusable);
         }
         let configure = || {
@@ -192,12 +204,19 @@ impl Ring {
 /// Writes `event` into the next available buffer; `Ok(false)` if there is none.
 fn deliver<M: GuestMemory>(queue: &mut Queue, memory: &M, event: &Event) -> Result<bool, Unusable> {
     let mut available = queue.iter(memory).map_err(|_| Unusable)?;
-    let Some(mut chain) = available.next() else {
+    let Some(chain) = available.next() else {
         return Ok(false);
     };
     let head = chain.head_index();
-    let buffer = chain.next().ok_or(Unusable)?;
-    if !buffer.is_write_only() || buffer.has_next() || (buffer.len() as usize) < EVENT_SIZE {
+    if head >= queue.size() {
+        return Err(Unusable);
+    }
+    // Not by way of the chain, which would follow an indirect table.
+    let address = GuestAddress(queue.desc_table())
+        .checked_add(u64::from(head) * size_of::<Descriptor>() as u64)
+        .ok_or(Unusable)?;
+    let buffer: Descriptor = memory.read_obj(address).map_err(|_| Unusable)?;
+    if buffer.flags() != DESCRIPTOR_WRITE || (buffer.len() as usize) < EVENT_SIZE {
         return Err(Unusable);
     }
     memory

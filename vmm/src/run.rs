@@ -5,7 +5,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use lockstorm_device_model::Config;
@@ -15,7 +15,7 @@ use crate::cli::Boot;
 use crate::console::input::ConsoleInput;
 use crate::console::output::{self, ConsoleOutput};
 use crate::console::tell;
-use crate::control::{ControlServer, ServerError};
+use crate::control::{ControlServer, Endpoint, EndpointError};
 use crate::devices::evgen::{EvgenHost, StartError};
 use crate::devices::exit::ExitDevice;
 use crate::devices::power::PowerRegisters;
@@ -49,9 +49,9 @@ pub enum Error {
         /// What the host said.
         source: io::Error,
     },
-    /// The control socket cannot be served.
+    /// The control socket's path will not do.
     #[error(transparent)]
-    Control(#[from] ServerError),
+    Control(#[from] EndpointError),
     /// No guest memory.
     #[error(transparent)]
     Memory(#[from] memory::Error),
@@ -90,10 +90,9 @@ impl Error {
     /// The exit status that tells of it.
     pub fn status(&self) -> u8 {
         match self {
-            Self::CommandLine(_)
-            | Self::Kernel(_)
-            | Self::ConsoleLog { .. }
-            | Self::Control(ServerError::Endpoint(_)) => status::USAGE,
+            Self::CommandLine(_) | Self::Kernel(_) | Self::ConsoleLog { .. } | Self::Control(_) => {
+                status::USAGE
+            }
             _ => status::UNAVAILABLE,
         }
     }
@@ -108,6 +107,8 @@ pub fn boot(options: &Boot, start: Instant) -> Result<Ending, Error> {
     let (events, inbox) = Events::channel();
     signals::watch(events.clone()).map_err(Error::host("the signals"))?;
     let (memory, entry) = load(options)?;
+    // Before the log is emptied: it may be that of the machine that has the control socket.
+    let endpoint = options.control.as_deref().map(Endpoint::open).transpose()?;
     let log = options.console_log.as_ref().map(|path| {
         output::create_log(path).map_err(|source| Error::ConsoleLog {
             path: path.clone(),
@@ -120,7 +121,7 @@ pub fn boot(options: &Boot, start: Instant) -> Result<Ending, Error> {
     let serial = SerialPort::new(&machine.vm, console.writer(events.clone()))
         .map_err(Error::host("the serial port"))?;
     let serial = Arc::new(serial);
-    let evgen = add_evgen(&machine, options, start)?;
+    let evgen = add_evgen(&machine, options, start, events.clone())?;
     let exit = Arc::new(ExitDevice::new(start, events.clone()));
     let ports: [(u16, u16, Arc<dyn BusDevice>); 3] = [
         (layout::COM1_PORT, layout::COM1_PORTS, serial.clone()),
@@ -134,12 +135,14 @@ pub fn boot(options: &Boot, start: Instant) -> Result<Ending, Error> {
     for (port, count, device) in ports {
         machine.ports.insert(port.into(), count.into(), device)?;
     }
-    let control = options.control.as_ref().map(|path| {
+    let control = endpoint.map(|endpoint| {
         let events = events.clone();
         let on_quit = move || events.send(Event::Quit("`quit` on the control socket"));
-        ControlServer::start(path, evgen.clone(), Box::new(on_quit))
+        ControlServer::start(endpoint, evgen.clone(), Box::new(on_quit))
     });
-    let control = control.transpose()?;
+    let control = control
+        .transpose()
+        .map_err(Error::host("the control socket"))?;
 
     let vcpus = machine.create_vcpus(entry)?;
     let input = match options.run {
@@ -165,7 +168,7 @@ pub fn boot(options: &Boot, start: Instant) -> Result<Ending, Error> {
     if !run.timeline.is_empty() {
         tell(run.timeline);
     }
-    Ok(ending)
+    Ok(run.storm.judge(ending))
 }
 
 /// Guest memory with everything in it that a kernel needs, and the kernel's entry point.
@@ -184,7 +187,12 @@ fn load(options: &Boot) -> Result<(memory::Memory, u64), Error> {
 }
 
 /// Puts the PCI bus with its evgen devices into `machine`.
-fn add_evgen(machine: &Machine, options: &Boot, start: Instant) -> Result<Arc<EvgenHost>, Error> {
+fn add_evgen(
+    machine: &Machine,
+    options: &Boot,
+    start: Instant,
+    events: Events,
+) -> Result<Arc<EvgenHost>, Error> {
     let router = Arc::new(InterruptRouter::new(machine.vm.clone()));
     let config = Config {
         rings: options.rings,
@@ -197,6 +205,7 @@ fn add_evgen(machine: &Machine, options: &Boot, start: Instant) -> Result<Arc<Ev
         options.devices.into(),
         config,
         start,
+        events,
     )?;
     let (low, high) = (layout::BAR_WINDOW_32, layout::BAR_WINDOW_64);
     let windows = Windows::new(low.start..low.end(), high.start..high.end())?;
@@ -243,16 +252,11 @@ impl Run {
             self.storm.show(now);
             let due = [self.supervisor.deadline(), self.storm.due()];
             let event = match due.into_iter().flatten().min() {
-                Some(due) => inbox.recv_timeout(due.saturating_duration_since(now)),
-                None => inbox.recv().map_err(RecvTimeoutError::from),
+                Some(due) => inbox.recv_timeout(due.saturating_duration_since(now)).ok(),
+                None => inbox.recv().ok(),
             };
-            let event = match event {
-                Ok(event) => event,
-                Err(RecvTimeoutError::Timeout) => continue,
-                Err(RecvTimeoutError::Disconnected) => {
-                    Event::HostFault("all threads have ended".into())
-                }
-            };
+            // There are always senders, `boot` itself for one, so it is the time that has come.
+            let Some(event) = event else { continue };
             let now = Instant::now();
             if let Event::Mark { name, at } = &event {
                 self.timeline.mark(name, *at);

@@ -12,6 +12,8 @@ use crate::machine::events::Event;
 pub mod status {
     /// As expected.
     pub const OK: u8 = 0;
+    /// A finding.
+    pub const FINDING: u8 = 42;
     /// Used wrongly.
     pub const USAGE: u8 = 2;
     /// The machine lacks something.
@@ -102,7 +104,15 @@ impl Supervisor {
                 status::UNAVAILABLE,
                 format!("KVM stopped the guest: {fault}"),
             )),
-            Event::Quit(by) => Some(Ending::new(status::OK, format!("ended by {by}"))),
+            // A command that was cut short is not one that went well.
+            Event::Quit(by) => Some(Ending::new(
+                if self.rules.command {
+                    status::GUEST
+                } else {
+                    status::OK
+                },
+                format!("ended by {by}"),
+            )),
         }
     }
 
@@ -209,6 +219,7 @@ mod tests {
             (false, vec![panic(), Event::Stop(Stop::Exit(0))], 255),
             (false, vec![panic(), Event::Quit("ctl")], 255),
             (false, vec![Event::Quit("ctl")], 0),
+            (true, vec![Event::Quit("ctl")], 255),
             (true, vec![mark("init"), Event::Signal(libc::SIGINT)], 130),
             (true, vec![panic(), Event::Signal(libc::SIGTERM)], 143),
         ] {

@@ -10,7 +10,7 @@
 //!
 //! | request | what it does |
 //! |---|---|
-//! | `{"command":"inject","device":0,"ring":0,"count":1,"kind":7}` | makes `count` events (1 to 1,000,000; 1 if not given) of `kind` (0 if not given) on the ring |
+//! | `{"command":"inject","device":0,"ring":0,"count":1,"kind":7}` | makes `count` events (1 to 65,536; 1 if not given) of `kind` (0 if not given) on the ring |
 //! | `{"command":"withhold","device":0,"ring":0,"count":1}` | lets the next `count` events of the ring (1 if not given) vanish: counted as delivered, never written |
 //! | `{"command":"storm","rate":20000,"burst":16,"seconds":10,"seed":1,"devices":[0,1],"rings":[0,1]}` | starts a storm, see [`StormRequest`](crate::devices::evgen::StormRequest) |
 //! | `{"command":"storm-stop"}` | ends all storms |
@@ -42,11 +42,10 @@ mod client;
 mod commands;
 mod connection;
 mod endpoint;
-mod live;
 mod protocol;
 mod server;
 
 pub use client::{Client, ClientError};
-pub use live::{Totals, live_line};
+pub use endpoint::{Endpoint, EndpointError};
 pub use protocol::{Inject, Reply, Request, Withhold};
-pub use server::{ControlServer, ServerError};
+pub use server::ControlServer;

@@ -11,7 +11,7 @@
 //! 0xfec0_0000  I/O APIC
 //! 0xfee0_0000  local APICs
 //! 0x1_0000_0000  the rest of RAM
-//! 0x10_0000_0000  64-bit BAR window
+//! 0x8_0000_0000  64-bit BAR window
 //! ```
 
 /// A range of guest-physical addresses.
@@ -70,9 +70,9 @@ pub const LOCAL_APIC: u32 = 0xfee0_0000;
 pub const KVM_TSS: u64 = 0xfffb_d000;
 /// RAM goes on here when it does not fit below [`LOW_RAM_END`].
 pub const RAM_ABOVE_4G: u64 = 1 << 32;
-/// The PCI host bridge's window for 64-bit BARs. Its end needs 37 bits: every CPU that runs KVM
-/// has more.
-pub const BAR_WINDOW_64: Range = Range::until(64 << 30, 128 << 30);
+/// The PCI host bridge's window for 64-bit BARs. It ends where 36 bits do: the least that CPUs with
+/// KVM have.
+pub const BAR_WINDOW_64: Range = Range::until(32 << 30, 64 << 30);
 
 /// The smallest guest memory in MiB: less does not hold a kernel and its initial RAM disk.
 pub const MEMORY_MIN_MIB: u64 = 64;
