@@ -46,6 +46,7 @@ check() {
     shift
     output=$work/output
     start=$(microseconds)
+    [[ ! -t 1 ]] || printf '        %s …\r' "$name"
     (set -e; "$@") >"$output" 2>&1 </dev/null &
     current=$!
     wait "$current" || status=$?

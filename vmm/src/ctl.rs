@@ -89,7 +89,7 @@ struct Events {
     /// Ring of the device, counted from 0
     #[arg(long, value_name = "N", default_value_t = 0)]
     ring: usize,
-    /// How many
+    /// How many; at most 65536 can be made at once
     #[arg(long, value_name = "N", default_value_t = 1)]
     count: u32,
 }

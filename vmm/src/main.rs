@@ -10,6 +10,7 @@ mod devices;
 mod live_storm;
 mod machine;
 mod pci;
+mod rate_limit;
 mod run;
 mod signals;
 mod supervisor;

@@ -106,9 +106,9 @@ impl Error {
 pub fn boot(options: &Boot, start: Instant) -> Result<Ending, Error> {
     let (events, inbox) = Events::channel();
     signals::watch(events.clone()).map_err(Error::host("the signals"))?;
-    let (memory, entry) = load(options)?;
-    // Before the log is emptied: it may be that of the machine that has the control socket.
+    // Before the console log is emptied: it may be that of the machine that has the control socket.
     let endpoint = options.control.as_deref().map(Endpoint::open).transpose()?;
+    let (memory, entry) = load(options)?;
     let log = options.console_log.as_ref().map(|path| {
         output::create_log(path).map_err(|source| Error::ConsoleLog {
             path: path.clone(),

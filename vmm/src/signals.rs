@@ -3,16 +3,23 @@
 //! Turns the signals that end a program into events, so that every run ends in the same way.
 
 use std::io;
+use std::process;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use vmm_sys_util::signal::create_sigset;
 
+use crate::console::restore_terminal;
 use crate::machine::events::{Event, Events};
 
 const ENDING: [i32; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
+/// Signals that come this soon after the first are the same one: `timeout`, for one, sends its
+/// signal to the program and to its process group.
+const REPEATED: Duration = Duration::from_millis(500);
 
 /// Sends the signals to `events` from now on. To be called before there are other threads: they
-/// inherit that the signals are blocked.
+/// inherit that the signals are blocked. A signal while the run is ending because of an earlier one
+/// ends the program at once, so that nothing that is stuck can hold it.
 pub fn watch(events: Events) -> io::Result<()> {
     let set = create_sigset(&ENDING).map_err(io::Error::from)?;
     // SAFETY: `set` is a valid signal set; the old one is not asked for.
@@ -23,12 +30,19 @@ pub fn watch(events: Events) -> io::Result<()> {
     thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
+            let mut first: Option<Instant> = None;
             loop {
                 let mut signal = 0;
                 // SAFETY: both pointers are good for the whole call.
-                if unsafe { libc::sigwait(&set, &mut signal) } == 0 {
-                    events.send(Event::Signal(signal));
+                if unsafe { libc::sigwait(&set, &mut signal) } != 0 {
+                    continue;
                 }
+                if first.is_some_and(|first| first.elapsed() > REPEATED) {
+                    restore_terminal();
+                    process::exit(128 + signal);
+                }
+                first.get_or_insert_with(Instant::now);
+                events.send(Event::Signal(signal));
             }
         })?;
     Ok(())

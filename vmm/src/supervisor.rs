@@ -102,7 +102,7 @@ impl Supervisor {
             )),
             Event::HostFault(fault) => Some(Ending::new(
                 status::UNAVAILABLE,
-                format!("KVM stopped the guest: {fault}"),
+                format!("the run cannot go on: {fault}"),
             )),
             // A command that was cut short is not one that went well.
             Event::Quit(by) => Some(Ending::new(

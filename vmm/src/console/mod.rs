@@ -10,6 +10,8 @@ mod terminal;
 use std::fmt::Display;
 use std::io::{self, Write};
 
+pub use terminal::restore as restore_terminal;
+
 /// Prints a line of lockstorm's own on stderr, apart from the guest's output. Whoever closes stderr
 /// does not want to know.
 pub fn tell(line: impl Display) {

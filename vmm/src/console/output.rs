@@ -3,8 +3,8 @@
 //! Carries the guest's console output to stdout and to a log file, without making a vCPU wait.
 
 use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::AsRawFd;
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -64,8 +64,10 @@ impl ConsoleOutput {
     /// Starts writing to stdout and, if there is one, to `log`.
     pub fn start(log: Option<File>) -> io::Result<Self> {
         let queue = Arc::<Queue>::default();
+        // Without a buffer in between, it is known what was written when a write fails.
+        let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         let mut sinks = Sinks {
-            stdout: Some(io::stdout()),
+            stdout: Some(stdout),
             stalled: false,
             log: log.map(Log::new),
             lost: 0,
@@ -177,7 +179,8 @@ impl<W: Write + AsRawFd> Sinks<W> {
             tracing::warn!("cannot write the console log: {error}; it ends here");
             self.log = None;
         }
-        for piece in bytes.chunks(PIECE) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
             let Some(stdout) = &mut self.stdout else {
                 return;
             };
@@ -186,15 +189,23 @@ impl<W: Write + AsRawFd> Sinks<W> {
             } else {
                 STALL_TIMEOUT
             };
-            self.stalled = !is_writable(stdout, patience);
-            if self.stalled {
-                self.lost += piece.len() as u64;
-            } else if stdout
-                .write_all(piece)
-                .and_then(|()| stdout.flush())
-                .is_err()
-            {
-                self.stdout = None;
+            let piece = &rest[..rest.len().min(PIECE)];
+            let written = if is_writable(stdout, patience) {
+                stdout.write(piece)
+            } else {
+                Err(ErrorKind::WouldBlock.into())
+            };
+            self.stalled = false;
+            match written {
+                Ok(length @ 1..) => rest = &rest[length..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // A stdout that does not block may say so itself, if somebody else filled it.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.stalled = true;
+                    self.lost += piece.len() as u64;
+                    rest = &rest[piece.len()..];
+                }
+                Ok(0) | Err(_) => self.stdout = None,
             }
         }
     }
@@ -249,13 +260,15 @@ pub fn create_log(path: &Path) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
     use std::io::{PipeWriter, Read};
+    use std::os::fd::RawFd;
 
     use vmm_sys_util::tempfile::TempFile;
 
     use super::*;
 
-    fn sinks(stdout: PipeWriter) -> Sinks<PipeWriter> {
+    fn sinks<W>(stdout: W) -> Sinks<W> {
         Sinks {
             stdout: Some(stdout),
             stalled: false,
@@ -306,6 +319,46 @@ mod tests {
         drop(reader);
         sinks.write(b"hello");
         assert!(sinks.stdout.is_none());
+    }
+
+    /// Says of each write what it was told to say, and takes as much.
+    struct Script {
+        answers: VecDeque<io::Result<usize>>,
+        written: Vec<u8>,
+        pipe: PipeWriter,
+    }
+
+    impl Write for Script {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let length = self.answers.pop_front().unwrap_or(Ok(bytes.len()))?;
+            self.written.extend(&bytes[..length]);
+            Ok(length)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl AsRawFd for Script {
+        fn as_raw_fd(&self) -> RawFd {
+            self.pipe.as_raw_fd()
+        }
+    }
+
+    #[test]
+    fn stdout_that_would_block_is_kept() {
+        let (_reader, pipe) = io::pipe().unwrap();
+        let would_block = Err(ErrorKind::WouldBlock.into());
+        let mut sinks = sinks(Script {
+            answers: [Ok(2), would_block].into(),
+            written: Vec::new(),
+            pipe,
+        });
+        sinks.write(b"hello");
+        sinks.write(b"world");
+        assert_eq!(sinks.lost, 3);
+        assert_eq!(sinks.stdout.unwrap().written, b"heworld");
     }
 
     #[test]

@@ -43,7 +43,8 @@ impl Drop for RawTerminal {
     }
 }
 
-fn restore() {
+/// Makes the terminal what it was before, if it is raw.
+pub fn restore() {
     if let Some(settings) = BEFORE.get() {
         // A terminal that is gone needs no restoring.
         let _ = apply(settings);

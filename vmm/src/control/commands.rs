@@ -7,8 +7,9 @@ use lockstorm_device_model::Stats;
 use super::protocol::{DeviceStats, Inject, MachineStats, Reply, Request, RingStats, Withhold};
 use crate::devices::evgen::EvgenHost;
 
-/// Events that one request may inject, so that the next in line does not wait for ever.
-const MAX_INJECT: u32 = 1_000_000;
+/// Events that one request may inject, so that neither the next in line nor the end of the run
+/// waits for long.
+const MAX_INJECT: u32 = 65_536;
 
 /// Does what a request says.
 pub trait Handler: Send + Sync {

@@ -85,7 +85,9 @@ impl<S: Read + Write> Connection<S> {
 
     fn try_turn(&mut self, answer: &mut impl FnMut(&[u8]) -> Reply) -> Result<Next> {
         let mut busy = self.flush()?;
-        if !self.closing && self.line_end().is_none() {
+        // As long as no request is done, nothing bounds what is read of one.
+        let reads = self.output.len() < MAX_UNREAD;
+        if !self.closing && reads && self.line_end().is_none() {
             busy |= self.fill()?;
         }
         busy |= self.answer(answer);

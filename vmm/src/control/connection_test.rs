@@ -152,6 +152,22 @@ fn who_does_not_read_has_nothing_done_and_costs_little() {
 }
 
 #[test]
+fn who_does_not_read_cannot_go_on_sending_a_line_without_end() {
+    let mut bytes = b"request\n".repeat(MAX_UNREAD.div_ceil(OK.len()));
+    bytes.extend(vec![b'x'; 100 * MAX_REQUEST]);
+    for kind in [Kind::Socket, Kind::Port] {
+        let mut connection = connection(kind, &[&bytes], later());
+        connection.stream.room = 0;
+        assert_eq!(run(&mut connection).1, Next::Wait);
+        assert!(connection.input.len() <= MAX_REQUEST + CHUNK, "{kind:?}");
+        // Whoever reads on is told.
+        connection.stream.room = usize::MAX;
+        run(&mut connection);
+        assert!(written(&mut connection).contains("longer"), "{kind:?}");
+    }
+}
+
+#[test]
 fn on_a_port_clients_come_and_go() {
     let mut port = connection(Kind::Port, &[b"one\nhalf a li"], Ok(0));
     assert_eq!(run(&mut port), (vec!["one".into()], Next::Wait));

@@ -4,6 +4,7 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -44,7 +45,7 @@ pub enum EndpointError {
 
 /// Where clients come in.
 #[derive(Debug)]
-pub(super) enum Endpoint {
+pub enum Endpoint {
     /// A socket that clients connect to.
     Socket(SocketFile),
     /// A character device, whose other end is the client.
@@ -54,11 +55,13 @@ pub(super) enum Endpoint {
 impl Endpoint {
     /// Serves `path`: the character device that is there, or a new socket. A socket that nobody
     /// listens on any more, as a killed program leaves it, is replaced.
-    pub(super) fn open(path: &Path) -> Result<Self, EndpointError> {
+    pub fn open(path: &Path) -> Result<Self, EndpointError> {
         let io = |source| EndpointError::Io {
             path: path.to_owned(),
             source,
         };
+        // What is a stale socket now may be another starter's new one in a moment.
+        let _others_wait = lock_folder(path).map_err(io)?;
         let kind = match fs::metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return SocketFile::bind(path).map(Self::Socket).map_err(io);
@@ -91,9 +94,24 @@ impl Endpoint {
     }
 }
 
+/// Keeps other starters out of the folder that `path` is in, for as long as the file is open. A
+/// file of its own to lock would be left behind.
+fn lock_folder(path: &Path) -> io::Result<File> {
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let folder = File::open(folder)?;
+    // SAFETY: the call gets an open file descriptor and no memory.
+    match unsafe { libc::flock(folder.as_raw_fd(), libc::LOCK_EX) } {
+        0 => Ok(folder),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// A listening socket, whose file goes when it goes.
 #[derive(Debug)]
-pub(super) struct SocketFile {
+pub struct SocketFile {
     pub(super) listener: UnixListener,
     path: PathBuf,
     /// Device and inode of the file, to know it again.
@@ -130,6 +148,8 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+
     use vmm_sys_util::tempdir::TempDir;
 
     use super::*;
@@ -163,6 +183,34 @@ mod tests {
         let _other = UnixListener::bind(&path).unwrap();
         drop(endpoint);
         assert!(path.exists());
+    }
+
+    #[test]
+    fn of_those_who_replace_a_stale_socket_one_wins() {
+        const STARTERS: usize = 4;
+        let folder = TempDir::new().unwrap();
+        for round in 0..200 {
+            let path = folder.as_path().join(round.to_string());
+            drop(UnixListener::bind(&path).unwrap());
+            let barrier = Barrier::new(STARTERS);
+            let endpoints: Vec<_> = std::thread::scope(|scope| {
+                let starters: Vec<_> = (0..STARTERS)
+                    .map(|_| {
+                        scope.spawn(|| {
+                            barrier.wait();
+                            Endpoint::open(&path)
+                        })
+                    })
+                    .collect();
+                starters
+                    .into_iter()
+                    .map(|starter| starter.join().unwrap())
+                    .collect()
+            });
+            let winners = endpoints.iter().filter(|endpoint| endpoint.is_ok()).count();
+            assert_eq!(winners, 1, "{endpoints:?}");
+            UnixStream::connect(&path).unwrap();
+        }
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub struct Inject {
     pub device: usize,
     /// Ring, counted from 0.
     pub ring: usize,
-    /// How many: 1 to 1,000,000.
+    /// How many: 1 to 65,536.
     #[serde(default = "one")]
     pub count: u32,
     /// What they carry as their kind.

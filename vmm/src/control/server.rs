@@ -7,20 +7,19 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use thiserror::Error;
 use tracing::{error, warn};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::commands::Handler;
 use super::connection::{Connection, Kind, Next};
-use super::endpoint::{Endpoint, EndpointError, SocketFile};
+use super::endpoint::{Endpoint, SocketFile};
 use super::protocol::{Reply, Request};
+use crate::rate_limit::Occurrences;
 
 /// Clients served at a time.
 const MAX_CLIENTS: usize = 8;
@@ -39,17 +38,6 @@ const ENDPOINT: u64 = 1;
 /// What epoll says of the first client; the next ones count up.
 const FIRST_CLIENT: u64 = 2;
 
-/// A control socket that cannot be served.
-#[derive(Debug, Error)]
-pub enum ServerError {
-    /// The path will not do.
-    #[error(transparent)]
-    Endpoint(#[from] EndpointError),
-    /// The system refuses what it takes to serve it.
-    #[error("cannot serve the control socket: {0}")]
-    Start(#[source] io::Error),
-}
-
 /// The served control socket. The end of it ends the thread and removes the socket's file.
 pub struct ControlServer {
     stop: Arc<(EventFd, AtomicBool)>,
@@ -57,32 +45,28 @@ pub struct ControlServer {
 }
 
 impl ControlServer {
-    /// Serves `path`, a socket to make or a character device that is there. Requests are done by
-    /// `handler`; at [`Request::Quit`] `on_quit` is called, each time in the server's thread.
+    /// Serves `endpoint`. Requests are done by `handler`; at [`Request::Quit`] `on_quit` is called,
+    /// each time in the server's thread.
     pub fn start(
-        path: &Path,
+        endpoint: Endpoint,
         handler: Arc<dyn Handler>,
         on_quit: Box<dyn Fn() + Send>,
-    ) -> Result<Self, ServerError> {
-        let endpoint = Endpoint::open(path)?;
-        let start = move || {
-            let flags = libc::EFD_NONBLOCK | libc::EFD_CLOEXEC;
-            let stop = Arc::new((EventFd::new(flags)?, AtomicBool::new(false)));
-            let commands = Commands { handler, on_quit };
-            let mut service = Service::new(endpoint, commands, Arc::clone(&stop))?;
-            let thread = std::thread::Builder::new()
-                .name("control".to_owned())
-                .spawn(move || {
-                    if let Err(error) = service.run() {
-                        error!("the control socket is not served any more: {error}");
-                    }
-                })?;
-            Ok(Self {
-                stop,
-                thread: Some(thread),
-            })
-        };
-        start().map_err(ServerError::Start)
+    ) -> io::Result<Self> {
+        let flags = libc::EFD_NONBLOCK | libc::EFD_CLOEXEC;
+        let stop = Arc::new((EventFd::new(flags)?, AtomicBool::new(false)));
+        let commands = Commands { handler, on_quit };
+        let mut service = Service::new(endpoint, commands, Arc::clone(&stop))?;
+        let thread = std::thread::Builder::new()
+            .name("control".to_owned())
+            .spawn(move || {
+                if let Err(error) = service.run() {
+                    error!("the control socket is not served any more: {error}");
+                }
+            })?;
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
     }
 }
 
@@ -149,6 +133,7 @@ struct Service {
     next_client: u64,
     epoll: Epoll,
     stop: Arc<(EventFd, AtomicBool)>,
+    turned_away: Occurrences,
 }
 
 impl Service {
@@ -179,6 +164,7 @@ impl Service {
             next_client: FIRST_CLIENT,
             epoll,
             stop,
+            turned_away: Occurrences::default(),
         })
     }
 
@@ -189,15 +175,16 @@ impl Service {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 result => result?,
             };
-            if self.stop.1.load(Ordering::Acquire) {
-                return Ok(());
-            }
             if count == 0
                 && let Entrance::Port { connection, .. } = &mut self.entrance
             {
                 connection.forget_unread();
             }
             for event in &events[..count] {
+                // Not only once for all: each may take as long as a request may.
+                if self.stop.1.load(Ordering::Acquire) {
+                    return Ok(());
+                }
                 match event.data() {
                     STOP => {}
                     ENDPOINT => self.serve_entrance(event.events())?,
@@ -253,7 +240,12 @@ impl Service {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 // Out of file descriptors, say. The next one who connects is a new chance.
                 Err(error) => {
-                    warn!("cannot accept a client on the control socket: {error}");
+                    if let Some(so_far) = self.turned_away.add() {
+                        warn!(
+                            "cannot accept a client on the control socket, \
+                             {so_far} times so far: {error}"
+                        );
+                    }
                     return Ok(());
                 }
             };

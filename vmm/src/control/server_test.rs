@@ -3,9 +3,9 @@
 //! The server with real sockets and a handler that only counts.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use vmm_sys_util::tempdir::TempDir;
@@ -37,7 +37,8 @@ fn setup() -> Setup {
     let (sender, quits) = mpsc::channel();
     let handled = Arc::new(Counting::default());
     let on_quit = Box::new(move || sender.send(()).unwrap());
-    let server = ControlServer::start(&path, handled.clone(), on_quit).unwrap();
+    let endpoint = Endpoint::open(&path).unwrap();
+    let server = ControlServer::start(endpoint, handled.clone(), on_quit).unwrap();
     Setup {
         path,
         quits,
@@ -143,4 +144,59 @@ fn a_client_that_does_not_read_hinders_nobody() {
     for _ in 0..10 {
         assert!(client.request(&Request::Stats {}).unwrap().0.ok);
     }
+}
+
+/// Takes as long for each request as the test wants.
+struct Slow {
+    begun: mpsc::Sender<()>,
+    done: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Handler for Slow {
+    fn handle(&self, _request: &Request) -> Reply {
+        self.begun.send(()).unwrap();
+        self.done.lock().unwrap().recv().unwrap();
+        Reply::done()
+    }
+}
+
+#[test]
+fn the_end_waits_for_one_request_but_not_for_all() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.as_path().join("control");
+    let (begun, begins) = mpsc::channel();
+    let (finish, done) = mpsc::channel();
+    let done = Mutex::new(done);
+    let endpoint = Endpoint::open(&path).unwrap();
+    let slow = Arc::new(Slow { begun, done });
+    let server = ControlServer::start(endpoint, slow, Box::new(|| {})).unwrap();
+    let mut clients: Vec<_> = (0..MAX_CLIENTS).map(|_| connect(&path)).collect();
+    let ask = |client: &mut BufReader<UnixStream>| {
+        let stream = client.get_mut();
+        stream.write_all(b"{\"command\":\"stats\"}\n").unwrap();
+    };
+    let wait = || begins.recv_timeout(Duration::from_secs(10)).unwrap();
+    for client in &mut clients {
+        finish.send(()).unwrap();
+        ask(client);
+        wait();
+        line(client);
+    }
+    // While the first is busy the others get in line, to be reported together.
+    ask(&mut clients[0]);
+    wait();
+    clients[1..].iter_mut().for_each(ask);
+    finish.send(()).unwrap();
+    wait();
+    let stop = Arc::clone(&server.stop);
+    let end = std::thread::spawn(move || drop(server));
+    while !stop.1.load(Ordering::Acquire) {
+        std::thread::yield_now();
+    }
+    for _ in &clients {
+        // The first may be all that the server waits for.
+        let _ = finish.send(());
+    }
+    end.join().unwrap();
+    assert!(begins.try_recv().is_err());
 }

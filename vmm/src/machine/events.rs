@@ -14,7 +14,8 @@ pub enum Event {
     Stop(Stop),
     /// A vCPU cannot go on in the state that the guest is in.
     GuestFault(String),
-    /// KVM does not run a vCPU, whatever its state.
+    /// The host does not serve the guest any more: KVM does not run a vCPU, whatever its state, or
+    /// a thread that works for the devices has ended.
     HostFault(String),
     /// The guest reached a point of its timeline.
     Mark {

@@ -8,7 +8,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kvm_bindings::{
@@ -21,6 +20,8 @@ use thiserror::Error;
 use tracing::warn;
 use vmm_sys_util::errno;
 use vmm_sys_util::eventfd::EventFd;
+
+use crate::rate_limit::Occurrences;
 
 /// Pins of the I/O APIC; their GSIs are 0 to 23.
 const IOAPIC_PINS: u32 = 24;
@@ -148,7 +149,9 @@ impl IrqChip for VmFd {
 pub struct InterruptRouter {
     chip: Arc<dyn IrqChip>,
     messages: Mutex<BTreeMap<u32, MsiMessage>>,
-    failures: AtomicU64,
+    lost: Occurrences,
+    irqfds_kept: Occurrences,
+    routes_kept: Occurrences,
 }
 
 impl InterruptRouter {
@@ -157,13 +160,15 @@ impl InterruptRouter {
         Self {
             chip,
             messages: Mutex::default(),
-            failures: AtomicU64::new(0),
+            lost: Occurrences::default(),
+            irqfds_kept: Occurrences::default(),
+            routes_kept: Occurrences::default(),
         }
     }
 
     /// Interrupts lost because the host could not set them up or raise them. Zero on a sound host.
     pub fn failures(&self) -> u64 {
-        self.failures.load(Ordering::Relaxed)
+        self.lost.count()
     }
 
     /// Gives `message` a GSI.
@@ -217,12 +222,10 @@ impl InterruptRouter {
         self.messages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a lost interrupt, and warns at the 1st, 2nd, 4th, 8th … so that a guest that causes
-    /// them does not fill the log.
+    /// Counts a lost interrupt.
     fn lost(&self, vector: u16, error: &InterruptError) {
-        let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        if failures.is_power_of_two() {
-            warn!("interrupt of MSI-X vector {vector} lost, {failures} so far: {error}");
+        if let Some(so_far) = self.lost.add() {
+            warn!("interrupt of MSI-X vector {vector} lost, {so_far} so far: {error}");
         }
     }
 }
@@ -343,14 +346,19 @@ impl KvmMsiSink {
     }
 
     fn deassign(&self, line: &Line) {
-        if let Err(error) = self.router.chip.deassign(line.gsi, &line.trigger) {
-            warn!("KVM keeps the irqfd of GSI {}: {error}", line.gsi);
+        if let Err(error) = self.router.chip.deassign(line.gsi, &line.trigger)
+            && let Some(so_far) = self.router.irqfds_kept.add()
+        {
+            let gsi = line.gsi;
+            warn!("KVM keeps the irqfd of GSI {gsi}, {so_far} such so far: {error}");
         }
     }
 
     fn free(&self, gsis: impl IntoIterator<Item = u32>) {
-        if let Err(error) = self.router.free(gsis) {
-            warn!("{error}");
+        if let Err(error) = self.router.free(gsis)
+            && let Some(so_far) = self.router.routes_kept.add()
+        {
+            warn!("{error} ({so_far} such refusals so far)");
         }
     }
 }

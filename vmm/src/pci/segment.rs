@@ -3,7 +3,6 @@
 //! The bus: who sits in which slot, and which BARs answer where.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lockstorm_device_model::ConfigOutcome;
@@ -13,6 +12,7 @@ use tracing::warn;
 use super::host_bridge::HostBridge;
 use super::{MemoryBar, PciFunction, WindowError, Windows};
 use crate::machine::bus::{Bus, BusDevice, Outcome};
+use crate::rate_limit::Occurrences;
 
 /// Slots on a bus.
 const SLOTS: usize = 32;
@@ -52,7 +52,7 @@ pub struct Segment {
     bus: Arc<Bus>,
     windows: Windows,
     decoded: Mutex<Vec<Decoded>>,
-    refused: AtomicU64,
+    refused: Occurrences,
 }
 
 impl Segment {
@@ -63,7 +63,7 @@ impl Segment {
             bus,
             windows,
             decoded: Mutex::default(),
-            refused: AtomicU64::new(0),
+            refused: Occurrences::default(),
         }
     }
 
@@ -165,10 +165,8 @@ impl Segment {
     }
 
     /// Guests may put a BAR where it cannot answer, and some do for a moment while they size it.
-    /// The log hears of the 1st, 2nd, 4th, 8th … only.
     fn refuse(&self, Decoded { slot, bar }: Decoded) {
-        let refused = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
-        if refused.is_power_of_two() {
+        if let Some(refused) = self.refused.add() {
             warn!(
                 "PCI device {slot}: BAR {} does not answer at {:#x}, which is outside the windows \
                  or taken ({refused} such places so far)",

@@ -15,6 +15,8 @@ use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::ioctl::ioctl_with_ref;
 use vmm_sys_util::ioctl_iow_nr;
 
+use crate::rate_limit::Occurrences;
+
 /// Width of a doorbell in bytes. Other widths mean nothing to the device.
 const WIDTH: u32 = 4;
 
@@ -62,6 +64,8 @@ pub(super) struct Doorbells {
     counts: Vec<EventFd>,
     /// Per doorbell, the address that KVM watches.
     attached: Vec<Option<u64>>,
+    not_attached: Occurrences,
+    not_detached: Occurrences,
 }
 
 impl Doorbells {
@@ -74,6 +78,8 @@ impl Doorbells {
             counter,
             attached: vec![None; counts.len()],
             counts,
+            not_attached: Occurrences::default(),
+            not_detached: Occurrences::default(),
         })
     }
 
@@ -87,15 +93,25 @@ impl Doorbells {
         for (ring, (count, attached)) in self.counts.iter().zip(&mut self.attached).enumerate() {
             if let Some(old) = attached.take()
                 && let Err(error) = self.counter.detach(old, count)
+                && let Some(so_far) = self.not_detached.add()
             {
-                warn!("KVM goes on watching the doorbell at {old:#x}: {error}");
+                warn!(
+                    "KVM goes on watching the doorbell at {old:#x}, {so_far} such so far: {error}"
+                );
             }
             let Some(bar) = address else { continue };
             let doorbell = bar + Register::Doorbell.offset(ring) as u64;
             match self.counter.attach(doorbell, count) {
                 Ok(()) => *attached = Some(doorbell),
                 // Then a write there is an exit like any other, which is slower but as good.
-                Err(error) => warn!("KVM does not watch the doorbell at {doorbell:#x}: {error}"),
+                Err(error) => {
+                    if let Some(so_far) = self.not_attached.add() {
+                        warn!(
+                            "KVM does not watch the doorbell at {doorbell:#x}, \
+                             {so_far} such so far: {error}"
+                        );
+                    }
+                }
             }
         }
     }

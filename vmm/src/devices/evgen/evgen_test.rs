@@ -85,10 +85,17 @@ fn setup(counter: Counter, devices: usize) -> (Arc<Counter>, EvgenHost) {
     let memory = Memory::from_ranges(&[(GuestAddress(0), 0x1_0000)]).unwrap();
     let router = Arc::new(InterruptRouter::new(Arc::new(NoInterrupts)));
     let config = Config::default();
-    let now = Instant::now();
-    let host =
-        EvgenHost::with_counter(counter.clone(), router, &memory, devices, config, now).unwrap();
-    (counter, host)
+    let (events, _) = Events::channel();
+    let host = EvgenHost::with_counter(
+        counter.clone(),
+        router,
+        &memory,
+        devices,
+        config,
+        Instant::now(),
+        events,
+    );
+    (counter, host.unwrap())
 }
 
 fn doorbell(bar: u64, ring: usize) -> u64 {

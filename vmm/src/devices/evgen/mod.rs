@@ -16,6 +16,7 @@ use lockstorm_device_model::abi::event::PAYLOAD_SIZE;
 use lockstorm_device_model::{Config, NoSuchRing, Stats, Storm, StormError};
 use thiserror::Error;
 
+use crate::machine::events::Events;
 use crate::machine::interrupts::InterruptRouter;
 use crate::machine::memory::Memory;
 use crate::pci::PciFunction;
@@ -91,7 +92,8 @@ pub struct EvgenHost {
 
 impl EvgenHost {
     /// Makes `devices` devices, which work for the guest in `memory` and take the time since
-    /// `started` for the time, and starts the thread that serves them.
+    /// `started` for the time, and starts the thread that serves them. `events` is told if that
+    /// cannot go on.
     pub fn start(
         vm: Arc<VmFd>,
         router: Arc<InterruptRouter>,
@@ -99,8 +101,9 @@ impl EvgenHost {
         devices: usize,
         config: Config,
         started: Instant,
+        events: Events,
     ) -> Result<Self, StartError> {
-        Self::with_counter(vm, router, memory, devices, config, started)
+        Self::with_counter(vm, router, memory, devices, config, started, events)
     }
 
     fn with_counter(
@@ -110,6 +113,7 @@ impl EvgenHost {
         devices: usize,
         config: Config,
         started: Instant,
+        events: Events,
     ) -> Result<Self, StartError> {
         let functions = (0..devices)
             .map(|device| {
@@ -119,7 +123,8 @@ impl EvgenHost {
                     .map_err(|source| StartError::Device { device, source })
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let worker = Worker::start(functions.clone(), started).map_err(StartError::Worker)?;
+        let worker =
+            Worker::start(functions.clone(), started, events).map_err(StartError::Worker)?;
         Ok(Self {
             functions,
             router,

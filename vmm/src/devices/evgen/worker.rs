@@ -15,6 +15,7 @@ use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::timerfd::TimerFd;
 
 use super::function::EvgenFunction;
+use crate::machine::events::{Event, Events};
 
 /// What epoll says of the eventfd that wakes the worker; a device's doorbells say its index.
 const WAKE: u64 = u64::MAX;
@@ -36,8 +37,12 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Starts the thread.
-    pub(super) fn start(functions: Vec<Arc<EvgenFunction>>, started: Instant) -> io::Result<Self> {
+    /// Starts the thread. `events` is told if it cannot go on, as nothing is served then.
+    pub(super) fn start(
+        functions: Vec<Arc<EvgenFunction>>,
+        started: Instant,
+        events: Events,
+    ) -> io::Result<Self> {
         let signal = Arc::new(Signal {
             wake: EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?,
             stop: AtomicBool::new(false),
@@ -45,11 +50,7 @@ impl Worker {
         let mut service = Service::new(functions, Arc::clone(&signal), started)?;
         let thread = std::thread::Builder::new()
             .name("evgen".to_owned())
-            .spawn(move || {
-                if let Err(error) = service.run() {
-                    error!("doorbells and storms are not served any more: {error}");
-                }
-            })?;
+            .spawn(move || service.run(&events))?;
         Ok(Self {
             signal,
             thread: Mutex::new(Some(thread)),
@@ -128,7 +129,15 @@ impl Service {
         })
     }
 
-    fn run(&mut self) -> io::Result<()> {
+    fn run(&mut self, events: &Events) {
+        if let Err(error) = self.serve() {
+            events.send(Event::HostFault(format!(
+                "doorbells and storms are not served any more: {error}"
+            )));
+        }
+    }
+
+    fn serve(&mut self) -> io::Result<()> {
         let mut events = [EpollEvent::default(); 32];
         let mut late = false;
         loop {
@@ -190,5 +199,26 @@ impl Service {
 
     fn now(&self) -> u64 {
         self.started.elapsed().as_nanos() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_cannot_go_on_ends_the_run() {
+        let signal = Arc::new(Signal {
+            wake: EventFd::new(libc::EFD_NONBLOCK).unwrap(),
+            stop: AtomicBool::new(false),
+        });
+        let mut service = Service::new(Vec::new(), Arc::clone(&signal), Instant::now()).unwrap();
+        // SAFETY: both are open; what `epoll` was goes, and nothing else refers to it.
+        let result = unsafe { libc::dup2(signal.wake.as_raw_fd(), service.epoll.as_raw_fd()) };
+        assert!(result >= 0);
+        let (events, inbox) = Events::channel();
+        service.run(&events);
+        let event = inbox.try_recv();
+        assert!(matches!(event, Ok(Event::HostFault(_))), "{event:?}");
     }
 }
