@@ -114,8 +114,8 @@ options=(--cpus "$cpus" --mem "$mem" --devices "$devices")
 case $mode in
 run) options+=(--run "$command") ;;
 demo)
-    options+=(--rings 4 --storm 'rate=5000,burst=16,seconds=10,seed=1')
-    # One reader for each device. Where 40,000 events a second are too many, they come late.
+    options+=(--rings 4 --storm 'rate=2500,burst=16,seconds=10,seed=1')
+    # One reader for each device. Where 20,000 events a second are too many, they come late.
     options+=(--run "stress --seconds 10 --injectors 10 --readers $((devices > 2 ? devices : 2)) --settle 60 --min-delivered 100000")
     ;;
 esac

@@ -241,8 +241,10 @@ impl irq::Handler for StatusInterrupt {
     fn handle(&self) -> IrqReturn {
         self.device.events().lock().count_status_interrupt();
         let registers = self.device.registers();
-        let Ok(causes) = registers.take_status() else {
-            return IrqReturn::None;
+        let causes = match registers.take_status() {
+            Ok(causes) if causes != u32::MAX => causes,
+            // All ones is what everything reads as when the device went by surprise.
+            _ => return IrqReturn::None,
         };
         let told = self.told.load(Relaxed);
         for ring in 0..MAX_RINGS {

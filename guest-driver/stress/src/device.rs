@@ -12,7 +12,7 @@ use rustix::fs::OFlags;
 use rustix::ioctl::{Getter, Setter, ioctl};
 use thiserror::Error;
 
-use crate::status;
+use crate::{pattern, status};
 
 /// What `read` does when there is no event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,12 +147,10 @@ impl Device {
         }
     }
 
-    /// Adds an event to the driver's list; false if the kernel had no memory for it.
-    pub fn add(&self, kind: u16) -> Result<bool, DeviceError> {
-        let event = AddEvent {
-            kind,
-            ..AddEvent::default()
-        };
+    /// Adds event number `number` of this process to the driver's list, made by [`pattern`]; false
+    /// if the kernel had no memory for it.
+    pub fn add(&self, number: u64) -> Result<bool, DeviceError> {
+        let event = pattern::added(std::process::id(), number);
         // SAFETY: the driver's interface says that `ADD` reads an `AddEvent` and writes nothing.
         let result = unsafe { ioctl(&self.file, Setter::<ADD, AddEvent>::new(event)) };
         match result {

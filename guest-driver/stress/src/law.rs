@@ -257,7 +257,7 @@ fn judge_records(evidence: &Evidence, verdict: &mut Verdict) {
     let noticed = difference(evidence.after.bad_checksum, evidence.before.bad_checksum);
     if corrupt > 0 || noticed != 0 {
         let figures = format!(
-            "wrong checksums: the readers saw {}, the driver {}; both should be 0",
+            "damaged events: the readers saw {}, the driver {} wrong checksums; both should be 0",
             thousands(corrupt.cast_signed()),
             thousands(noticed)
         );

@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 
-use evgen_uapi::{NO_RING, PAYLOAD_SIZE, Record};
+use evgen_uapi::{AddEvent, NO_RING, Record};
 
 use super::*;
+use crate::pattern;
 use crate::verdict::Violation;
 
 /// A run in which everything happened that may happen, and what two readers got of it.
@@ -14,14 +15,20 @@ struct Run {
 }
 
 fn records(source: u16, ring: u16, numbers: impl IntoIterator<Item = u64>) -> Vec<Record> {
-    let record = |sequence| Record {
-        sequence,
-        timestamp: 0,
-        source,
-        kind: 0,
-        ring,
-        payload: [0; PAYLOAD_SIZE],
-        intact: true,
+    let record = |sequence| {
+        let AddEvent { kind, payload, .. } = match source {
+            SOURCE_DRIVER => pattern::added(1, sequence),
+            _ => AddEvent::default(),
+        };
+        Record {
+            sequence,
+            timestamp: 0,
+            source,
+            kind,
+            ring,
+            payload,
+            intact: true,
+        }
     };
     numbers.into_iter().map(record).collect()
 }
@@ -223,6 +230,21 @@ const TABLE: &[Row] = &[
         "corrupted, seen by the driver alone",
         |run| run.evidence.after.bad_checksum = 1,
         &[(Law::Intact, None)],
+    ),
+    (
+        "an added event with the kind of another, under a good checksum",
+        |run| run.readers[0][8].kind = 0,
+        &[(Law::Accounted, None), (Law::Intact, None)],
+    ),
+    (
+        "an added event with a byte cleared, under a good checksum",
+        |run| run.readers[0][8].payload[31] = 0,
+        &[(Law::Accounted, None), (Law::Intact, None)],
+    ),
+    (
+        "a doorbell event with a kind, under a good checksum",
+        |run| run.readers[1][4].kind = 1,
+        &[(Law::Accounted, Some(0)), (Law::Intact, None)],
     ),
     (
         "from a ring that does not exist",

@@ -4,7 +4,7 @@
 //! the conservation law that `stress` checks.
 //!
 //! All `unsafe` of the guest's programs is in [`device`] (`ioctl`) and [`exit_device`] (port
-//! access); [`log`], [`law`], [`verdict`] and [`report`] do no input or output at all.
+//! access); [`pattern`], [`log`], [`law`], [`verdict`] and [`report`] do no input or output at all.
 
 pub mod device;
 pub mod exit_device;
@@ -12,6 +12,7 @@ pub mod injected;
 pub mod kernel_arguments;
 pub mod law;
 pub mod log;
+pub mod pattern;
 pub mod report;
 pub mod status;
 pub mod thousands;

@@ -8,6 +8,8 @@ use std::ops::Range;
 
 use evgen_uapi::{MAX_RINGS, NO_RING, Record, SOURCE_DRIVER, SOURCES};
 
+use crate::pattern;
+
 /// What one reader saw of one stream.
 #[derive(Clone, Debug, Default)]
 struct Stream {
@@ -50,7 +52,8 @@ pub struct Log {
     streams: [[Stream; MAX_RINGS]; SOURCES],
     /// Events of any kind.
     pub events: u64,
-    /// Events with a wrong checksum. They are in no stream: no field of theirs can be trusted.
+    /// Events with a wrong checksum or contents that do not fit [`pattern`]. They are in no stream:
+    /// no field of theirs can be trusted.
     pub corrupt: u64,
     /// Events of a source or ring that cannot be. They are in no stream.
     pub strange: u64,
@@ -89,7 +92,7 @@ impl Log {
     /// Takes note of an event.
     pub fn record(&mut self, record: &Record) {
         self.events += 1;
-        if !record.intact {
+        if !record.intact || !pattern::fits(record) {
             self.corrupt += 1;
             return;
         }
@@ -171,18 +174,19 @@ pub fn seen(logs: &[Log], source: u16, ring: usize) -> Seen {
 
 #[cfg(test)]
 mod tests {
-    use evgen_uapi::{PAYLOAD_SIZE, SOURCE_STORM};
+    use evgen_uapi::{AddEvent, SOURCE_STORM};
 
     use super::*;
 
     fn record(source: u16, ring: u16, sequence: u64) -> Record {
+        let AddEvent { kind, payload, .. } = pattern::added(1, sequence);
         Record {
             sequence,
             timestamp: 0,
             source,
-            kind: 0,
+            kind,
             ring,
-            payload: [0; PAYLOAD_SIZE],
+            payload,
             intact: true,
         }
     }
@@ -254,20 +258,39 @@ mod tests {
 
     #[test]
     fn a_corrupt_event_is_in_no_stream() {
-        let mut log = log(&[0, 1]);
-        log.record(&Record {
-            intact: false,
-            ..record(SOURCE_STORM, 1, 99)
-        });
-        assert_eq!((log.events, log.corrupt), (3, 1));
-        assert_eq!(seen(&[log], SOURCE_STORM, 1).end, 2);
+        let storm = record(SOURCE_STORM, 0, 99);
+        let added = record(SOURCE_DRIVER, NO_RING, 99);
+        for corrupt in [
+            Record {
+                intact: false,
+                ..storm
+            },
+            Record {
+                intact: false,
+                ..added
+            },
+            Record { kind: 0, ..added },
+        ] {
+            let mut log = Log::new(1);
+            log.record(&corrupt);
+            assert_eq!((log.events, log.corrupt), (1, 1), "{corrupt:?}");
+            assert_eq!(seen(&[log], corrupt.source, 0), Seen::default());
+        }
     }
 
     #[test]
     fn a_continued_log_takes_higher_numbers_only() {
-        let mut next = log(&[0, 1, 2]).continued();
+        let mut first = log(&[0, 1, 2]);
+        // A program may have added anything before.
+        first.record(&Record {
+            kind: 7,
+            ..record(SOURCE_DRIVER, NO_RING, 0)
+        });
+        assert_eq!(first.corrupt, 1);
+        let mut next = first.continued();
         next.record(&record(SOURCE_STORM, 1, 2));
         next.record(&record(SOURCE_STORM, 1, 3));
+        assert_eq!((next.events, next.corrupt), (2, 0));
         let seen = seen(&[next.continued(), next], SOURCE_STORM, 1);
         assert_eq!((seen.distinct, seen.disorder.first), (2, Some((2, 2))));
     }

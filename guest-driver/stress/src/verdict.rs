@@ -25,7 +25,7 @@ pub enum Law {
     Rising,
     /// No event comes twice.
     Once,
-    /// Checksums.
+    /// Checksums, and contents as far as they are known.
     Intact,
     /// Source and ring.
     Origin,
@@ -66,7 +66,7 @@ impl fmt::Display for Law {
             Self::Possible => "no sequence number beyond what was generated",
             Self::Rising => "sequence numbers rise in each stream",
             Self::Once => "no event comes twice",
-            Self::Intact => "every checksum is right",
+            Self::Intact => "every event is intact",
             Self::Origin => "every event names a source and ring that exist",
             Self::Doorbells => "each doorbell made one event",
             Self::Added => "each added event was counted",

@@ -57,9 +57,9 @@ fn main() -> ExitCode {
 
 fn inject(arguments: &Arguments) -> Result<(), DeviceError> {
     let device = Device::open(arguments.device, Mode::Blocking)?;
-    for _ in 0..arguments.count {
+    for number in 0..arguments.count {
         if arguments.add {
-            device.add(0)?;
+            device.add(number)?;
         } else {
             device.inject(arguments.ring)?;
         }

@@ -7,8 +7,8 @@
 //! something is wrong with the kernel or the driver.
 
 mod boot;
+mod complaints;
 mod supervise;
-mod taint;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -58,7 +58,7 @@ fn init() -> ! {
     match arguments.run() {
         Ok(None) => {
             supervise::shell(&arguments);
-            taint::warn();
+            complaints::warn();
             mark("done");
         }
         run => {
@@ -89,7 +89,7 @@ fn run_command(command: Result<Option<OsString>, ArgumentError>) -> u8 {
         }
     };
     let status = supervise::command(&command);
-    if taint::warn() && status == status::OK {
+    if complaints::warn() && status == status::OK {
         return status::FINDING;
     }
     status

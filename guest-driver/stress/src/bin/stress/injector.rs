@@ -22,9 +22,6 @@ use crate::say;
 
 const RUNNING: &str = "running";
 
-/// Kind of the events that injectors add.
-const KIND: u16 = 1;
-
 /// An injecting process failed.
 #[derive(Debug, Error)]
 pub enum InjectorError {
@@ -218,7 +215,7 @@ pub fn inject_until_told(devices: &[usize]) -> Result<(), DeviceError> {
             for ring in 0..*rings {
                 device.inject(ring)?;
                 injected.rung[ring] += 1;
-                injected.added += u64::from(device.add(KIND)?);
+                injected.added += u64::from(device.add(injected.added)?);
             }
         }
     }

@@ -17,8 +17,6 @@ use thiserror::Error;
 const BATCH: usize = 64;
 /// How long a non-blocking reader sleeps when there is no event.
 const PAUSE: Duration = Duration::from_millis(1);
-/// Kind of the events that wake sleeping readers.
-const KIND_WAKE: u16 = 2;
 
 /// A reader failed.
 #[derive(Debug, Error)]
@@ -147,6 +145,7 @@ pub fn stop(
         reader.stop.store(true, Ordering::Relaxed);
     }
     let deadline = Instant::now() + limit;
+    let mut wakes = 0..;
     loop {
         let running: Vec<_> = readers
             .iter()
@@ -163,11 +162,11 @@ pub fn stop(
                 limit,
             });
         }
-        for reader in running
+        let sleepers = running
             .iter()
-            .filter(|reader| reader.mode == Mode::Blocking)
-        {
-            if devices[reader.place].add(KIND_WAKE)? {
+            .filter(|reader| reader.mode == Mode::Blocking);
+        for (reader, number) in sleepers.zip(&mut wakes) {
+            if devices[reader.place].add(number)? {
                 added(reader.place);
             }
         }
