@@ -119,8 +119,9 @@ withheld_event_is_found() {
 shell_on_terminal() {
     local keys=$work/keys
     mkfifo "$keys"
-    in_background script -qec 'scripts/boot.sh --timeout 120' /dev/null <"$keys"
-    exec 5>"$keys"
+    # Both ends at once: either alone would wait for the other.
+    exec 5<>"$keys"
+    in_background script -qec 'scripts/boot.sh --timeout 120' /dev/null <&5
     wait_for 'guest#'
     printf 'echo six times seven is $((6 * 7))\n' >&5
     wait_for 'seven is 42'
