@@ -11,11 +11,13 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 cd "$here/.."
 
+usage() { sed -n '4,10s/^# \{0,1\}//p' "$here/test.sh"; }
 parts=${1-host guest}
-[[ $# -le 1 && $parts == @(host|guest|"host guest") ]] || {
-    sed -n '4,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
-    exit 2
-}
+case $parts in
+--help | -h) usage && exit ;;
+host | guest | 'host guest') ;;
+*) echo "test.sh: takes host, guest or nothing, not '$parts'" >&2 && exit 2 ;;
+esac
 
 "$here/host-needs.sh" shellcheck
 # shellcheck source=images/cache.sh
