@@ -14,9 +14,9 @@ readonly timeout_grace=20
 # Seconds in which the outer machine must give a sign of life. It is up after some 4 s, or more
 # where many boot at once, and then gives one every 5 s.
 readonly pulse_limit=120
-# Processors of the outer machine, whatever the guest has. With two, one run in five ended in a
-# guest that had taken an interrupt twice: the emulated VMRUN leaves the vector that it injected
-# noted as an exception yet to come, and it comes if another processor's signal falls into VMRUN.
+# Processors of the outer machine, whatever the guest has. With two, two demonstrations in eight ended
+# in a guest that had taken an interrupt twice. By QEMU's source, its VMRUN leaves the vector that it
+# injected noted as an exception yet to come, which comes if another thread's signal falls into VMRUN.
 readonly outer_cpus=1
 # MiB that the outer machine needs beyond the guest's memory.
 readonly outer_memory=640
