@@ -1,20 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! lockstorm: a small KVM virtual machine monitor that hosts evgen devices.
-
-mod cli;
-mod console;
-mod control;
-mod ctl;
-mod devices;
-mod live_storm;
-mod machine;
-mod pci;
-mod rate_limit;
-mod run;
-mod signals;
-mod supervisor;
-mod timeline;
+//! The program `lockstorm`: reads the command line and tells how it went.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -23,9 +9,10 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use tracing::Level;
 
-use cli::{Cli, Command};
-use console::tell;
-use supervisor::status;
+use lockstorm::cli::{self, Cli, Command};
+use lockstorm::console::tell;
+use lockstorm::supervisor::status;
+use lockstorm::{ctl, run};
 
 /// Names the lowest level of log messages that are shown: error, warn, info, debug or trace.
 const LOG_VARIABLE: &str = "LOCKSTORM_LOG";
