@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! lockstorm: a small KVM virtual machine monitor that hosts evgen devices.
+//!
+//! A library only so that fuzz targets and benchmarks reach what the program is made of; nothing
+//! here is an interface for others.
+
+pub mod cli;
+pub mod console;
+pub mod control;
+pub mod ctl;
+pub mod devices;
+pub mod live_storm;
+pub mod machine;
+pub mod pci;
+pub mod rate_limit;
+pub mod run;
+pub mod signals;
+pub mod supervisor;
+pub mod timeline;
