@@ -17,12 +17,14 @@ pub use lockstorm_abi as abi;
 
 mod config_space;
 mod device;
+mod fault;
 mod msix;
 mod ring;
 mod storm;
 
 pub use config_space::{Bar, ConfigOutcome};
 pub use device::{Config, ConfigError, Evgen, NoSuchRing, Stats};
+pub use fault::{Fault, FaultSet, NoSuchFault, Scope};
 pub use msix::{MsiMessage, MsiSink};
 pub use ring::RingStats;
 pub use storm::{Storm, StormError};

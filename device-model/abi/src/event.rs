@@ -18,6 +18,11 @@ pub const SOURCE_STORM: u16 = 3;
 /// Number of sources; each numbers its events on its own, per ring.
 pub const SOURCES: usize = 4;
 
+/// [`Event::flags`]: the handler that takes this event tells the device so at once
+/// ([`RingAcknowledge`](super::registers::Register::RingAcknowledge)), for the host to measure how
+/// long that took.
+pub const FLAG_ACKNOWLEDGE: u16 = 1 << 0;
+
 /// [`Event::ring`] of an event that came from no ring ([`SOURCE_DRIVER`]).
 pub const NO_RING: u16 = 0xffff;
 
@@ -30,7 +35,7 @@ pub const NO_RING: u16 = 0xffff;
 /// | 16 | 2 | `source` |
 /// | 18 | 2 | `kind` |
 /// | 20 | 2 | `ring` |
-/// | 22 | 2 | reserved, zero |
+/// | 22 | 2 | `flags` |
 /// | 24 | 32 | `payload` |
 /// | 56 | 8 | checksum over bytes 0 to 55, see [`checksum`] |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +51,8 @@ pub struct Event {
     pub kind: u16,
     /// Ring that the event was made for.
     pub ring: u16,
+    /// [`FLAG_ACKNOWLEDGE`] or nothing; other bits are reserved and zero.
+    pub flags: u16,
     /// Whatever its maker put in.
     pub payload: [u8; PAYLOAD_SIZE],
 }
@@ -59,6 +66,7 @@ impl Event {
         bytes[16..18].copy_from_slice(&self.source.to_le_bytes());
         bytes[18..20].copy_from_slice(&self.kind.to_le_bytes());
         bytes[20..22].copy_from_slice(&self.ring.to_le_bytes());
+        bytes[22..24].copy_from_slice(&self.flags.to_le_bytes());
         bytes[24..56].copy_from_slice(&self.payload);
         let sum = checksum(&bytes);
         bytes[56..64].copy_from_slice(&sum.to_le_bytes());
@@ -78,6 +86,7 @@ impl Event {
             source: u16_at(bytes, 16),
             kind: u16_at(bytes, 18),
             ring: u16_at(bytes, 20),
+            flags: u16_at(bytes, 22),
             payload,
         })
     }
@@ -117,6 +126,7 @@ mod tests {
         source: SOURCE_STORM,
         kind: 42,
         ring: 5,
+        flags: FLAG_ACKNOWLEDGE,
         payload: [0xa5; PAYLOAD_SIZE],
     };
 
@@ -124,7 +134,7 @@ mod tests {
     fn bytes_are_those_of_the_datasheet() {
         let bytes = SAMPLE.to_bytes();
         assert_eq!(bytes[0..8], [8, 7, 6, 5, 4, 3, 2, 1]);
-        assert_eq!(bytes[16..24], [3, 0, 42, 0, 5, 0, 0, 0]);
+        assert_eq!(bytes[16..24], [3, 0, 42, 0, 5, 0, 1, 0]);
         assert_eq!(bytes[24..56], [0xa5; 32]);
         assert_eq!(Event::from_bytes(&bytes), Some(SAMPLE));
     }

@@ -7,7 +7,7 @@ pub const VENDOR_ID: u16 = 0x1234;
 /// PCI device ID: "EV".
 pub const DEVICE_ID: u16 = 0x4556;
 /// PCI revision ID: the version of this interface.
-pub const REVISION_ID: u8 = 1;
+pub const REVISION_ID: u8 = 2;
 /// PCI class code 08_80_00: other system peripheral.
 pub const CLASS_CODE: u32 = 0x08_80_00;
 
@@ -23,17 +23,20 @@ pub const MAX_RINGS: usize = 8;
 /// Largest ring, in descriptors. Sizes are powers of two from 2 to this.
 pub const MAX_RING_SIZE: u16 = 1024;
 
-/// The MSI-X vector of ring `ring`.
+/// MSI-X vectors that a device may have at most (PCI Local Bus 3.0, §6.8.2.3).
+pub const MAX_VECTORS: usize = 2048;
+
+/// The MSI-X vector of ring `ring` after reset.
 pub const fn ring_vector(ring: usize) -> usize {
     ring
 }
 
-/// The MSI-X vector for device status, on a device with `rings` rings. It is the last one.
+/// The MSI-X vector for device status after reset, on a device with `rings` rings.
 pub const fn status_vector(rings: usize) -> usize {
     rings
 }
 
-/// MSI-X vectors of a device with `rings` rings.
+/// MSI-X vectors that a device with `rings` rings has at least.
 pub const fn vector_count(rings: usize) -> usize {
     rings + 1
 }

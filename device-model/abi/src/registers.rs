@@ -11,13 +11,23 @@ use super::identity::MAX_RINGS;
 /// Value of [`Register::Magic`]: "EVGN" in memory order.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"EVGN");
 /// Value of [`Register::Version`].
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// [`Register::Control`]: the device may write events to enabled rings.
 pub const CONTROL_RUN: u32 = 1 << 0;
 /// [`Register::Control`]: reset the device; reads as zero.
 pub const CONTROL_RESET: u32 = 1 << 1;
 
+/// [`Register::Health`]: the device runs ([`CONTROL_RUN`] is set).
+pub const HEALTH_RUN: u64 = 1 << 0;
+/// [`Register::Health`]: a reset is under way. Until this clears, writes to registers are ignored.
+pub const HEALTH_BUSY: u64 = 1 << 1;
+/// [`Register::Health`]: the lowest bit of the heartbeat, which takes the upper half: milliseconds
+/// of device time. It stands still while the device hangs.
+pub const HEALTH_HEARTBEAT_SHIFT: u32 = 32;
+
+/// [`Register::StatusCause`]: the device has reset itself, without being told to.
+pub const CAUSE_SELF_RESET: u32 = 1 << 16;
 /// [`Register::StatusCause`]: ring `ring` dropped an event. Rings take bits 0 to 7.
 pub const fn cause_dropped(ring: usize) -> u32 {
     1 << ring
@@ -26,6 +36,12 @@ pub const fn cause_dropped(ring: usize) -> u32 {
 pub const fn cause_error(ring: usize) -> u32 {
     1 << (ring + MAX_RINGS)
 }
+
+/// [`Register::RingFeatures`]: interrupts are suppressed by event index (VIRTIO 1.3, §2.7.7.2).
+pub const RING_FEATURE_EVENT_INDEX: u32 = 1 << 0;
+
+/// Longest [`Register::RingCoalesceTime`], in microseconds: a second.
+pub const COALESCE_TIME_MAX: u32 = 1_000_000;
 
 /// [`Register::RingState`]: the ring is off and its addresses may be set.
 pub const RING_STATE_OFF: u32 = 0;
@@ -63,7 +79,7 @@ pub struct Description {
     pub width: usize,
     /// Who may do what.
     pub access: Access,
-    /// Value after reset. The two that depend on the device's configuration say zero here.
+    /// Value after reset. Those that depend on the device's configuration say zero here.
     pub reset: u64,
     /// One line for the datasheet.
     pub meaning: &'static str,
@@ -106,7 +122,7 @@ registers! {
     Magic "MAGIC" @ 0x000 + 0, 4, ReadOnly, MAGIC as u64,
         "0x4e475645, the letters EVGN in memory order.";
     Version "VERSION" @ 0x004 + 0, 4, ReadOnly, VERSION as u64,
-        "Version of this interface: 1.";
+        "Version of this interface: 2.";
     Rings "RINGS" @ 0x008 + 0, 4, ReadOnly, 0,
         "Number of rings, 1 to 8.";
     RingSizeMax "RING_SIZE_MAX" @ 0x00c + 0, 4, ReadOnly, 0,
@@ -114,25 +130,49 @@ registers! {
     Control "CONTROL" @ 0x010 + 0, 4, ReadWrite, 0,
         "Bit 0 RUN: events may be written to rings. Bit 1 RESET: resets the device, reads as 0.";
     StatusCause "STATUS_CAUSE" @ 0x014 + 0, 4, WriteOneToClear, 0,
-        "Bits 0-7: ring dropped an event. Bits 8-15: ring went into the error state. A bit that becomes 1 raises the status vector.";
-    RingSize "RING_SIZE" @ 0x100 + 0x40, 4, ReadWrite, 0,
+        "Bits 0-7: ring dropped an event. Bits 8-15: ring went into the error state. Bit 16: the device reset itself. A bit that becomes 1 raises the status vector.";
+    Vectors "VECTORS" @ 0x018 + 0, 4, ReadOnly, 0,
+        "Number of MSI-X vectors, RINGS + 1 to 2048.";
+    StatusVector "STATUS_VECTOR" @ 0x01c + 0, 4, ReadWrite, 0,
+        "MSI-X vector for device status, below VECTORS. After reset it is RINGS.";
+    Health "HEALTH" @ 0x020 + 0, 8, ReadOnly, 0,
+        "Bit 0: RUN is set. Bit 1 BUSY: a reset is under way. Bits 32-63: heartbeat, milliseconds of device time; it stands still while the device hangs.";
+    RingSize "RING_SIZE" @ 0x400 + 0x80, 4, ReadWrite, 0,
         "Descriptors in the ring: a power of two from 2 to RING_SIZE_MAX. Kept only while the ring is off.";
-    RingEnable "RING_ENABLE" @ 0x104 + 0x40, 4, ReadWrite, 0,
+    RingEnable "RING_ENABLE" @ 0x404 + 0x80, 4, ReadWrite, 0,
         "1 turns the ring on with the size and addresses set, 0 turns it off.";
-    RingDescriptors "RING_DESC" @ 0x108 + 0x40, 8, ReadWrite, 0,
+    RingDescriptors "RING_DESC" @ 0x408 + 0x80, 8, ReadWrite, 0,
         "Guest physical address of the descriptor table, 16-byte aligned. Kept only while the ring is off.";
-    RingAvailable "RING_AVAIL" @ 0x110 + 0x40, 8, ReadWrite, 0,
+    RingAvailable "RING_AVAIL" @ 0x410 + 0x80, 8, ReadWrite, 0,
         "Guest physical address of the available ring, 2-byte aligned. Kept only while the ring is off.";
-    RingUsed "RING_USED" @ 0x118 + 0x40, 8, ReadWrite, 0,
+    RingUsed "RING_USED" @ 0x418 + 0x80, 8, ReadWrite, 0,
         "Guest physical address of the used ring, 4-byte aligned. Kept only while the ring is off.";
-    RingGenerated "RING_GENERATED" @ 0x120 + 0x40, 8, ReadOnly, 0,
-        "Events made for this ring since reset.";
-    RingDelivered "RING_DELIVERED" @ 0x128 + 0x40, 8, ReadOnly, 0,
-        "Events written to guest memory since reset.";
-    RingDropped "RING_DROPPED" @ 0x130 + 0x40, 8, ReadOnly, 0,
-        "Events made but not written since reset: no buffer available, ring or device off, or ring in error.";
-    RingState "RING_STATE" @ 0x138 + 0x40, 4, ReadOnly, 0,
+    RingState "RING_STATE" @ 0x420 + 0x80, 4, ReadOnly, 0,
         "0 off, 1 on, 2 error.";
+    RingFeatures "RING_FEATURES" @ 0x424 + 0x80, 4, ReadWrite, 0,
+        "Bit 0 EVENT_INDEX: the driver says in `used_event` when to interrupt. Other bits are reserved. Kept only while the ring is off.";
+    RingVector "RING_VECTOR" @ 0x428 + 0x80, 4, ReadWrite, 0,
+        "MSI-X vector of the ring, below VECTORS. After reset it is the ring's number.";
+    RingCoalesceCount "RING_COALESCE_COUNT" @ 0x42c + 0x80, 4, ReadWrite, 0,
+        "Events that make an interrupt worth while, up to 65535; 0 and 1 mean every one. Works only with RING_COALESCE_TIME.";
+    RingCoalesceTime "RING_COALESCE_TIME" @ 0x430 + 0x80, 4, ReadWrite, 0,
+        "Microseconds, up to 1000000, after which fewer events than RING_COALESCE_COUNT interrupt too; 0 turns coalescing off.";
+    RingAcknowledge "RING_ACK" @ 0x434 + 0x80, 4, WriteOnly, 0,
+        "Any write says that the handler has got the oldest event with the flag ACKNOWLEDGE that was not acknowledged yet.";
+    RingGenerated "RING_GENERATED" @ 0x438 + 0x80, 8, ReadOnly, 0,
+        "Events made for this ring.";
+    RingDelivered "RING_DELIVERED" @ 0x440 + 0x80, 8, ReadOnly, 0,
+        "Of these, the ones written to guest memory as they should be.";
+    RingDropped "RING_DROPPED" @ 0x448 + 0x80, 8, ReadOnly, 0,
+        "Of these, the ones not written: no buffer available, ring or device off, hanging or gone, or ring in error.";
+    RingFaulted "RING_FAULTED" @ 0x450 + 0x80, 8, ReadOnly, 0,
+        "Of these, the ones that a fault spoiled: their buffer was used, and what is in it is not the event.";
+    RingExtra "RING_EXTRA" @ 0x458 + 0x80, 8, ReadOnly, 0,
+        "Buffers used for a second copy of an event, which a fault made.";
+    RingFull "RING_FULL" @ 0x460 + 0x80, 8, ReadOnly, 0,
+        "Of those dropped, the ones for which the driver had no buffer available.";
+    RingQuiet "RING_QUIET" @ 0x468 + 0x80, 8, ReadOnly, 0,
+        "Events delivered without an interrupt of their own, by event index or coalescing.";
     Doorbell "DOORBELL" @ 0x1000 + 4, 4, WriteOnly, 0,
         "Any write makes one event for this ring, of source 1 and kind 0, with a payload of zeros.";
 }
@@ -197,11 +237,11 @@ mod tests {
             (0x000, 8, None),
             (0x001, 4, None),
             (0x010, 2, None),
-            (0x01c, 4, None),
-            (0x108, 8, Some((Register::RingDescriptors, 0))),
-            (0x108, 4, None),
-            (0x2c4, 4, Some((Register::RingEnable, 7))),
-            (0x304, 4, None),
+            (0x028, 4, None),
+            (0x408, 8, Some((Register::RingDescriptors, 0))),
+            (0x408, 4, None),
+            (0x784, 4, Some((Register::RingEnable, 7))),
+            (0x804, 4, None),
             (0x1000, 4, Some((Register::Doorbell, 0))),
             (0x101c, 4, Some((Register::Doorbell, 7))),
             (0x1020, 4, None),

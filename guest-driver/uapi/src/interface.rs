@@ -66,20 +66,30 @@ pub struct AddEvent {
     pub payload: [u8; PAYLOAD_SIZE],
 }
 
-/// What is counted for each ring, since the device was bound.
+/// What is counted for each ring: by the device since it was powered on, by the driver since the
+/// device was bound.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RingCounters {
     /// Device: events made for this ring.
     pub generated: u64,
-    /// Device: events written to this ring.
+    /// Device: of these, the ones written to this ring as they should be.
     pub delivered: u64,
-    /// Device: events made but not written.
+    /// Device: of these, the ones not written.
     pub dropped: u64,
-    /// Driver: events taken from the ring.
+    /// Device: of these, the ones that a fault of the device spoiled.
+    pub faulted: u64,
+    /// Device: second copies of events, which a fault of the device made.
+    pub extra: u64,
+    /// Driver: intact events taken from the ring, second copies among them.
     pub received: u64,
     /// Driver: events from this ring that left the list unread, because it was full.
     pub evicted: u64,
+    /// Driver: what was taken from the ring and thrown away, because it was no event: its checksum
+    /// was wrong.
+    pub bad_checksum: u64,
+    /// Driver: intact events whose sequence number did not rise: copies, or come too late.
+    pub out_of_order: u64,
 }
 
 /// Argument of [`COUNTERS`]. Everything but what is marked "Device:" is one consistent snapshot, in
@@ -102,12 +112,39 @@ pub struct Counters {
     pub read: u64,
     /// Events in the list now.
     pub pending: u64,
-    /// Events taken from a ring with a wrong checksum. They are passed on all the same.
-    pub bad_checksum: u64,
     /// Times that a ring's interrupt handler ran.
     pub interrupts: u64,
+    /// Times that a ring's interrupt handler found nothing to take. Messages that merge on their
+    /// way cause some of them, spurious interrupts all others.
+    pub empty_interrupts: u64,
     /// Times that the status interrupt handler ran.
     pub status_interrupts: u64,
+    /// What went wrong with the device, and was found.
+    pub faults: FaultCounters,
+}
+
+/// What the driver noticed of the device's misbehaviour, beside what it counts per ring.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FaultCounters {
+    /// Times that events waited in a ring and no interrupt told of them, so the watchdog took them.
+    pub lost_interrupts: u64,
+    /// Times that a used index could not be.
+    pub bad_index: u64,
+    /// Times that a used element could not be.
+    pub bad_element: u64,
+    /// Times that a ring was turned off and on again, with the device as it was.
+    pub ring_restarts: u64,
+    /// Times that the device was found reset, though nobody had told it to.
+    pub self_resets: u64,
+    /// Times that the device's heartbeat stood still.
+    pub hangs: u64,
+    /// Times that the device stayed busy for longer than a reset may take.
+    pub stuck_busy: u64,
+    /// Times that the device answered with all ones, as what is gone from the bus does.
+    pub unreachable: u64,
+    /// Times that the driver reset the device and set it up anew.
+    pub device_restarts: u64,
 }
 
 /// An event as `read` gives it.
@@ -123,6 +160,8 @@ pub struct Record {
     pub kind: u16,
     /// Ring it came through, or [`NO_RING`].
     pub ring: u16,
+    /// The device's own; of no meaning to programs.
+    pub flags: u16,
     /// Whatever its maker put in.
     pub payload: [u8; PAYLOAD_SIZE],
     /// Whether the checksum fits the rest.
@@ -151,6 +190,7 @@ impl Record {
             source: half(16),
             kind: half(18),
             ring: half(20),
+            flags: half(22),
             payload,
             intact: checksum == word(56),
         }
@@ -177,7 +217,7 @@ mod tests {
     fn ioctl_numbers_never_change() {
         assert_eq!(
             (ADD, INJECT, COUNTERS),
-            (0x4028_4501, 0x4004_4502, 0x8180_4503)
+            (0x4028_4501, 0x4004_4502, 0x82c8_4503)
         );
     }
 }
