@@ -307,6 +307,7 @@ impl<S: MsiSink> Evgen<S> {
             source,
             kind,
             ring: NO_RING,
+            flags: 0,
             payload,
         };
         // Writing to guest memory takes bus mastering, like any write that a function makes itself.

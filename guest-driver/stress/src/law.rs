@@ -254,7 +254,8 @@ fn judge_order(verdict: &mut Verdict, ring: Option<usize>, source: &str, seen: S
 
 fn judge_records(evidence: &Evidence, verdict: &mut Verdict) {
     let corrupt: u64 = evidence.logs.iter().map(|log| log.corrupt).sum();
-    let noticed = difference(evidence.after.bad_checksum, evidence.before.bad_checksum);
+    let noticed_by = |counters: &Counters| counters.ring.iter().map(|ring| ring.bad_checksum).sum();
+    let noticed = difference(noticed_by(&evidence.after), noticed_by(&evidence.before));
     if corrupt > 0 || noticed != 0 {
         let figures = format!(
             "damaged events: the readers saw {}, the driver {} wrong checksums; both should be 0",

@@ -26,6 +26,7 @@ fn records(source: u16, ring: u16, numbers: impl IntoIterator<Item = u64>) -> Ve
             source,
             kind,
             ring,
+            flags: 0,
             payload,
             intact: true,
         }
@@ -228,7 +229,7 @@ const TABLE: &[Row] = &[
     ),
     (
         "corrupted, seen by the driver alone",
-        |run| run.evidence.after.bad_checksum = 1,
+        |run| run.evidence.after.ring[0].bad_checksum = 1,
         &[(Law::Intact, None)],
     ),
     (

@@ -186,6 +186,7 @@ mod tests {
             source,
             kind,
             ring,
+            flags: 0,
             payload,
             intact: true,
         }

@@ -55,6 +55,7 @@ mod tests {
             source,
             kind,
             ring: NO_RING,
+            flags: 0,
             payload,
             intact: true,
         }

@@ -152,6 +152,7 @@ mod tests {
             source: SOURCE_DOORBELL,
             kind: 0,
             ring: 3,
+            flags: 0,
             payload: [0; 32],
             intact: true,
         };
