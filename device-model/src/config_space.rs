@@ -111,6 +111,11 @@ impl ConfigSpace {
         }
     }
 
+    /// Power-on.
+    pub fn reset(&mut self) -> ConfigOutcome {
+        ConfigOutcome::BarsChanged
+    }
+
     /// Where the two BARs are.
     pub fn bars(&self) -> [Bar; 2] {
         [

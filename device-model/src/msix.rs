@@ -114,6 +114,15 @@ impl Msix {
         }
     }
 
+    /// Holds.
+    pub fn hold(&mut self, _vector: usize, _held: bool, _sink: &mut impl MsiSink) {}
+
+    /// Power-on.
+    pub fn reset(&mut self, sink: &mut impl MsiSink) {
+        *self = Self::new(self.entries.len());
+        sink.release();
+    }
+
     /// Forgets what is pending, as a device does whose reasons to interrupt are gone.
     pub fn clear_pending(&mut self) {
         for entry in &mut self.entries {

@@ -80,9 +80,27 @@ pub enum StormError {
 /// One event of a storm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Planned {
+    pub offset: u64,
+    pub faults: crate::FaultSet,
+    pub acknowledge: bool,
     pub ring: usize,
     pub kind: u16,
     pub payload: [u8; PAYLOAD_SIZE],
+}
+
+/// Status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StormStatus {
+    /// r
+    pub running: bool,
+    /// r
+    pub made: u64,
+    /// r
+    pub total: Option<u64>,
+    /// r
+    pub elapsed: u64,
+    /// r
+    pub digest: u64,
 }
 
 /// A storm under way.
@@ -97,7 +115,8 @@ pub(crate) struct Progress {
 
 impl Progress {
     /// Begins `storm` at `now` on a device with `rings` rings.
-    pub fn begin(storm: Storm, rings: u8, now: u64) -> Result<Self, StormError> {
+    pub fn begin(storm: &Storm, _instance: u64, rings: u8, now: u64) -> Result<Self, StormError> {
+        let storm = *storm;
         storm.check(rings)?;
         let selected: Vec<usize> = (0..8).filter(|ring| storm.rings >> ring & 1 != 0).collect();
         let per_ring = u128::from(storm.rate) * u128::from(storm.duration) / SECOND;
@@ -116,6 +135,16 @@ impl Progress {
     /// Events not made yet.
     pub fn remaining(&self) -> u64 {
         self.total - self.made
+    }
+
+    pub fn status(&self) -> StormStatus {
+        StormStatus {
+            running: true,
+            made: self.made,
+            total: Some(self.total),
+            elapsed: 0,
+            digest: 0,
+        }
     }
 
     /// When the next event is due; `None` at the end.
@@ -142,6 +171,9 @@ impl Progress {
         let kind = self.random.next() as u16;
         self.made += 1;
         Some(Planned {
+            offset: 0,
+            faults: crate::FaultSet::NONE,
+            acknowledge: false,
             ring,
             kind,
             payload,
@@ -182,7 +214,7 @@ mod tests {
 
     #[test]
     fn bursts_come_when_due_and_go_around_the_rings() {
-        let mut progress = Progress::begin(STORM, 4, 100).unwrap();
+        let mut progress = Progress::begin(&STORM, 0, 4, 100).unwrap();
         assert_eq!(progress.due(), Some(100));
         assert_eq!(made_by(&mut progress, 99), []);
         let rings: Vec<_> = made_by(&mut progress, 100).iter().map(|e| e.ring).collect();
@@ -197,14 +229,14 @@ mod tests {
 
     #[test]
     fn a_late_host_makes_the_same_events() {
-        let mut punctual = Progress::begin(STORM, 4, 0).unwrap();
-        let mut late = Progress::begin(STORM, 4, 0).unwrap();
+        let mut punctual = Progress::begin(&STORM, 0, 4, 0).unwrap();
+        let mut late = Progress::begin(&STORM, 0, 4, 0).unwrap();
         let in_time: Vec<_> = (0..=20)
             .flat_map(|ms| made_by(&mut punctual, ms * MILLISECOND))
             .collect();
         assert_eq!(in_time, made_by(&mut late, 1000 * MILLISECOND));
         let other = Storm { seed: 8, ..STORM };
-        let mut other = Progress::begin(other, 4, 0).unwrap();
+        let mut other = Progress::begin(&other, 0, 4, 0).unwrap();
         assert_ne!(in_time, made_by(&mut other, 1000 * MILLISECOND));
     }
 
@@ -262,7 +294,7 @@ mod tests {
                 }),
             ),
         ] {
-            let begun = Progress::begin(storm, rings, u64::MAX);
+            let begun = Progress::begin(&storm, 0, rings, u64::MAX);
             let planned = begun.map(|mut progress| progress.next(u64::MAX));
             assert_eq!(planned.map(|event| assert!(event.is_some())), expected);
         }
