@@ -6,7 +6,8 @@ use lockstorm_abi::event::{
     Event, NO_RING, PAYLOAD_SIZE, SOURCE_DOORBELL, SOURCE_INJECT, SOURCE_STORM,
 };
 use lockstorm_abi::identity::{
-    MAX_RING_SIZE, MAX_RINGS, MSIX_BAR, REGISTER_BAR, ring_vector, status_vector, vector_count,
+    MAX_RING_SIZE, MAX_RINGS, MAX_VECTORS, MSIX_BAR, REGISTER_BAR, ring_vector, status_vector,
+    vector_count,
 };
 use lockstorm_abi::registers::{
     CONTROL_RESET, CONTROL_RUN, MAGIC, Register, VERSION, cause_dropped, cause_error, decode,
@@ -15,7 +16,7 @@ use thiserror::Error;
 use vm_memory::GuestMemory;
 
 use crate::config_space::{Bar, ConfigOutcome, ConfigSpace, bar_offset};
-use crate::msix::{MsiSink, Msix};
+use crate::msix::{MsiSink, Msix, NoSuchVector};
 use crate::ring::{Fate, Ring, RingStats};
 use crate::storm::{Progress, Storm, StormError};
 
@@ -29,6 +30,8 @@ pub struct Config {
     pub rings: u8,
     /// Largest ring that a driver may set up, in descriptors: a power of two from 2 to 1024.
     pub ring_size_max: u16,
+    /// MSI-X vectors: at least one per ring and one more, at most 2048. `None` is as few as will do.
+    pub vectors: Option<u16>,
 }
 
 impl Default for Config {
@@ -36,6 +39,7 @@ impl Default for Config {
         Self {
             rings: 4,
             ring_size_max: MAX_RING_SIZE,
+            vectors: None,
         }
     }
 }
@@ -49,6 +53,14 @@ pub enum ConfigError {
     /// Not a possible size.
     #[error("rings of at most {0} descriptors: must be a power of two from 2 to {MAX_RING_SIZE}")]
     RingSize(u16),
+    /// Too few or too many vectors.
+    #[error("{vectors} MSI-X vectors: a device with {rings} rings must have {least} to {MAX_VECTORS}", least = vector_count(usize::from(*rings)))]
+    Vectors {
+        /// How many were asked for.
+        vectors: u16,
+        /// For how many rings.
+        rings: u8,
+    },
 }
 
 /// The host named a ring that the device does not have.
@@ -92,6 +104,7 @@ impl<S: MsiSink> Evgen<S> {
         let Config {
             rings,
             ring_size_max,
+            vectors,
         } = config;
         if rings == 0 || usize::from(rings) > MAX_RINGS {
             return Err(ConfigError::Rings(rings));
@@ -99,7 +112,12 @@ impl<S: MsiSink> Evgen<S> {
         if !(2..=MAX_RING_SIZE).contains(&ring_size_max) || !ring_size_max.is_power_of_two() {
             return Err(ConfigError::RingSize(ring_size_max));
         }
-        let vectors = vector_count(usize::from(rings));
+        let least = vector_count(usize::from(rings));
+        let vectors = vectors.map_or(least, usize::from);
+        if !(least..=MAX_VECTORS).contains(&vectors) {
+            let vectors = vectors as u16;
+            return Err(ConfigError::Vectors { vectors, rings });
+        }
         Ok(Self {
             config,
             space: ConfigSpace::new(vectors),
@@ -136,14 +154,18 @@ impl<S: MsiSink> Evgen<S> {
 
     /// Writes configuration space.
     pub fn config_write(&mut self, offset: u16, data: &[u8]) -> ConfigOutcome {
-        let outcome = self.space.write(offset, data);
+        let written = self.space.write(offset, data);
+        if written.function_level_reset {
+            self.reset();
+            self.msix.reset(&mut self.sink);
+        }
         self.msix.set_control(
             self.space.msix_enabled(),
             self.space.msix_function_masked(),
             self.space.bus_master(),
             &mut self.sink,
         );
-        outcome
+        written.outcome
     }
 
     /// Places a BAR where the host's firmware would; the bits below its size are ignored.
@@ -279,6 +301,18 @@ impl<S: MsiSink> Evgen<S> {
             self.storm = None;
         }
         due
+    }
+
+    /// Keeps the interrupts of `vector` pending, whatever the guest does, until called with false or
+    /// the device goes back to its state at power-on.
+    pub fn hold_vector(&mut self, vector: u16, held: bool) -> Result<(), NoSuchVector> {
+        self.msix.hold(vector, held, &mut self.sink)
+    }
+
+    /// Raises `vector`, for tests that are about nothing else.
+    #[cfg(test)]
+    pub(crate) fn trigger(&mut self, vector: u16) {
+        self.msix.trigger(vector.into(), &mut self.sink);
     }
 
     #[cfg(test)]

@@ -375,6 +375,11 @@ fn impossible_devices_and_rings_are_refused() {
     let config = |rings, ring_size_max| Config {
         rings,
         ring_size_max,
+        vectors: None,
+    };
+    let vectors = |rings, vectors| Config {
+        vectors: Some(vectors),
+        ..config(rings, 64)
     };
     for (config, expected) in [
         (config(0, 64), ConfigError::Rings(0)),
@@ -383,6 +388,20 @@ fn impossible_devices_and_rings_are_refused() {
         (config(1, 1), ConfigError::RingSize(1)),
         (config(1, 48), ConfigError::RingSize(48)),
         (config(1, 2048), ConfigError::RingSize(2048)),
+        (
+            vectors(2, 2),
+            ConfigError::Vectors {
+                vectors: 2,
+                rings: 2,
+            },
+        ),
+        (
+            vectors(8, 2049),
+            ConfigError::Vectors {
+                vectors: 2049,
+                rings: 8,
+            },
+        ),
     ] {
         let made = Evgen::new(config, crate::guest::Recorder::default());
         assert_eq!(made.err(), Some(expected));

@@ -43,7 +43,7 @@ impl Guest {
     pub fn new(rings: u8) -> Self {
         let config = Config {
             rings,
-            ring_size_max: 1024,
+            ..Config::default()
         };
         Self {
             memory: GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY_SIZE)]).unwrap(),

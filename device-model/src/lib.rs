@@ -25,7 +25,7 @@ mod storm;
 pub use config_space::{Bar, ConfigOutcome};
 pub use device::{Config, ConfigError, Evgen, NoSuchRing, Stats};
 pub use fault::{Fault, FaultSet, NoSuchFault, Scope};
-pub use msix::{MsiMessage, MsiSink};
+pub use msix::{MsiMessage, MsiSink, NoSuchVector};
 pub use ring::RingStats;
 pub use storm::{Storm, StormError};
 
