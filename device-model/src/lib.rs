@@ -24,9 +24,9 @@ mod ring;
 mod storm;
 
 pub use config_space::{Bar, ConfigOutcome};
-pub use device::{Config, ConfigError, Evgen, Injection, NoSuchRing, NoSuchVector, Stats};
+pub use device::{Config, ConfigError, Evgen, Injection, NoSuchRing, Stats};
 pub use fault::{Fault, FaultSet, NoSuchFault, Scope};
 pub use journal::{Fate, Made};
-pub use msix::{MsiMessage, MsiSink};
+pub use msix::{MsiMessage, MsiSink, NoSuchVector};
 pub use ring::RingStats;
 pub use storm::{Storm, StormError, StormStatus};

@@ -19,7 +19,7 @@ use vm_memory::GuestMemory;
 use crate::config_space::{Bar, ConfigOutcome, ConfigSpace, bar_offset};
 use crate::fault::{Fault, FaultSet, Scope};
 use crate::journal::{Journal, Made};
-use crate::msix::{MsiSink, Msix};
+use crate::msix::{MsiSink, Msix, NoSuchVector};
 use crate::ring::{Draft, Moment, Ring, RingStats, Signals};
 use crate::storm::{Progress, Storm, StormError, StormStatus};
 pub use config::{Config, ConfigError};
@@ -36,14 +36,6 @@ const LATENCIES_KEPT: usize = 4096;
 pub struct NoSuchRing {
     ring: usize,
     rings: usize,
-}
-
-/// The host named a vector that the device does not have.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-#[error("there is no vector {vector}: the device has vectors 0 to {last}", last = vectors - 1)]
-pub struct NoSuchVector {
-    vector: u16,
-    vectors: usize,
 }
 
 /// Equal events to make on one ring.
@@ -157,10 +149,17 @@ impl<S: MsiSink> Evgen<S> {
         if self.trouble.gone(now) {
             return ConfigOutcome::Done;
         }
-        let outcome = self.space.write(offset, data);
-        self.follow_config_space();
-        let _ = memory;
-        outcome
+        let written = self.space.write(offset, data);
+        if written.function_level_reset {
+            self.function_level_reset(memory, now);
+        }
+        self.msix.set_control(
+            self.space.msix_enabled(),
+            self.space.msix_function_masked(),
+            self.space.bus_master(),
+            &mut self.sink,
+        );
+        written.outcome
     }
 
     /// Where the guest has placed the BARs, whether or not they answer.
@@ -313,20 +312,17 @@ impl<S: MsiSink> Evgen<S> {
 
     /// Keeps the interrupts of `vector` pending, or lets them go, whatever the guest has masked.
     pub fn hold_vector(&mut self, vector: u16, held: bool) -> Result<(), NoSuchVector> {
-        let vectors = self.config.vector_count();
-        if usize::from(vector) >= vectors {
-            return Err(NoSuchVector { vector, vectors });
-        }
-        self.msix.hold(vector.into(), held, &mut self.sink);
-        Ok(())
+        self.msix.hold(vector, held, &mut self.sink)
     }
 
-    /// Puts everything into its state at power-on, as function level reset does, and ends all
-    /// faults, those to come included. A storm goes on: it is the host's.
-    pub fn power_on_reset<M: GuestMemory>(&mut self, memory: &M, now: u64) -> ConfigOutcome {
+    /// Ends all faults, those to come included, and resets the device as if it had done so itself.
+    pub fn host_reset<M: GuestMemory>(&mut self, memory: &M, now: u64) {
         let now = self.tick(now);
         self.trouble = Trouble::default();
-        self.function_level_reset(memory, now)
+        for ring in &mut self.rings {
+            ring.disarm();
+        }
+        self.self_reset(memory, now);
     }
 
     /// Starts a storm. `instance` tells devices apart that storm at the same time: it is added to
@@ -414,6 +410,12 @@ impl<S: MsiSink> Evgen<S> {
         self.journal.take()
     }
 
+    /// Raises `vector`, for tests that are about nothing else.
+    #[cfg(test)]
+    pub(crate) fn trigger(&mut self, vector: u16) {
+        self.msix.trigger(vector.into(), &mut self.sink);
+    }
+
     #[cfg(test)]
     pub(crate) fn sink_mut(&mut self) -> &mut S {
         &mut self.sink
@@ -491,15 +493,6 @@ impl<S: MsiSink> Evgen<S> {
         }
     }
 
-    fn follow_config_space(&mut self) {
-        self.msix.set_control(
-            self.space.msix_enabled(),
-            self.space.msix_function_masked(),
-            self.space.bus_master(),
-            &mut self.sink,
-        );
-    }
-
     /// `CONTROL` bit 1. Counters and sequence numbers go on. Configuration space and the MSI-X
     /// table are the bus's business, and stay; so does a storm, which is the host's.
     fn reset<M: GuestMemory>(&mut self, memory: &M, now: u64) {
@@ -514,14 +507,12 @@ impl<S: MsiSink> Evgen<S> {
         self.trouble.end_hang();
     }
 
-    /// The state at power-on, but for faults under way.
-    fn function_level_reset<M: GuestMemory>(&mut self, memory: &M, now: u64) -> ConfigOutcome {
+    /// Puts all but configuration space into its state at power-on. Faults under way go on.
+    fn function_level_reset<M: GuestMemory>(&mut self, memory: &M, now: u64) {
         self.reset(memory, now);
         self.rings = self.config.make_rings();
         self.latencies.clear();
-        let outcome = self.space.reset();
         self.msix.reset(&mut self.sink);
-        outcome
     }
 
     /// The device resets itself.

@@ -228,6 +228,12 @@ impl Ring {
         *armed = armed.saturating_add(count);
     }
 
+    /// Takes all that back.
+    pub fn disarm(&mut self) {
+        self.armed = [0; Fault::COUNT];
+        self.late = None;
+    }
+
     /// Makes an event. Of the `faults` that could befall it the first one does; those of interrupts
     /// befall the next interrupt.
     pub fn generate<M: GuestMemory>(
