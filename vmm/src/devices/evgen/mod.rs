@@ -205,7 +205,6 @@ impl EvgenHost {
                 })
                 .map_err(|source| CommandError::Storm { device, source })?;
         }
-        self.worker.wake();
         Ok(())
     }
 
