@@ -20,14 +20,14 @@ mod device;
 mod fault;
 mod msix;
 mod ring;
-mod storm;
+pub mod storm;
 
 pub use config_space::{Bar, ConfigOutcome};
 pub use device::{Config, ConfigError, Evgen, NoSuchRing, Stats};
 pub use fault::{Fault, FaultSet, NoSuchFault, Scope};
 pub use msix::{MsiMessage, MsiSink};
 pub use ring::RingStats;
-pub use storm::{Storm, StormError};
+pub use storm::{Storm, StormError, StormStatus};
 
 #[cfg(test)]
 mod device_test;
