@@ -17,7 +17,7 @@ use vm_memory::GuestMemory;
 use crate::config_space::{Bar, ConfigOutcome, ConfigSpace, bar_offset};
 use crate::msix::{MsiSink, Msix};
 use crate::ring::{Fate, Ring, RingStats};
-use crate::storm::{Progress, Storm, StormError};
+use crate::storm::{Progress, Storm, StormError, StormStatus};
 
 /// Storm events made by one call to [`Evgen::advance`], so that nobody waits long for the device.
 const EVENTS_PER_ADVANCE: u32 = 256;
@@ -66,8 +66,8 @@ pub struct Stats {
     pub rings: Vec<RingStats>,
     /// Interrupts sent, per vector, since the device was made.
     pub raised: Vec<u64>,
-    /// Events that the running storm has still to make; `None` if there is no storm.
-    pub storm_remaining: Option<u64>,
+    /// The storm that runs, or the last one that did.
+    pub storm: Option<StormStatus>,
 }
 
 /// An evgen device.
@@ -125,7 +125,7 @@ impl<S: MsiSink> Evgen<S> {
         Stats {
             rings: self.rings.iter().map(Ring::stats).collect(),
             raised: self.msix.raised(),
-            storm_remaining: self.storm.as_ref().map(Progress::remaining),
+            storm: self.storm.as_ref().map(Progress::status),
         }
     }
 
@@ -244,18 +244,31 @@ impl<S: MsiSink> Evgen<S> {
         Ok(())
     }
 
-    /// Starts a storm. The host then calls [`Self::advance`].
-    pub fn start_storm(&mut self, storm: Storm, now: u64) -> Result<(), StormError> {
-        if self.storm.is_some() {
+    /// Starts a storm. The host then calls [`Self::advance`]. `instance`, the device's number, is
+    /// added to the seeds, so that no two devices make the same events.
+    pub fn start_storm(
+        &mut self,
+        storm: &Storm,
+        instance: u64,
+        now: u64,
+    ) -> Result<(), StormError> {
+        if self
+            .storm
+            .as_ref()
+            .is_some_and(|storm| storm.status().running)
+        {
             return Err(StormError::Running);
         }
-        self.storm = Some(Progress::begin(storm, self.config.rings, now)?);
+        let rings = self.config.rings;
+        self.storm = Some(Progress::begin(storm, instance, rings, now)?);
         Ok(())
     }
 
     /// Ends the storm, if there is one.
     pub fn stop_storm(&mut self) {
-        self.storm = None;
+        if let Some(storm) = &mut self.storm {
+            storm.stop();
+        }
     }
 
     /// Does what is due, as much as fits in a short time. Gives the time of the next call, which
@@ -274,11 +287,7 @@ impl<S: MsiSink> Evgen<S> {
                 now,
             );
         }
-        let due = self.storm.as_ref()?.due();
-        if due.is_none() {
-            self.storm = None;
-        }
-        due
+        self.storm.as_ref()?.due()
     }
 
     #[cfg(test)]
