@@ -21,7 +21,7 @@ mod fault;
 mod journal;
 mod msix;
 mod ring;
-mod storm;
+pub mod storm;
 
 pub use config_space::{Bar, ConfigOutcome};
 pub use device::{Config, ConfigError, Evgen, Injection, NoSuchRing, Stats};

@@ -8,7 +8,7 @@ use lockstorm_abi::registers::{
 };
 
 use super::guest::{Guest, MEMORY_SIZE, RING_SIZE, ring_base};
-use crate::{Config, ConfigError, Evgen, Injection, Storm};
+use crate::{Config, ConfigError, Evgen, Injection, Storm, StormError};
 
 const STATUS_VECTOR: u16 = 2;
 
@@ -357,15 +357,11 @@ fn a_withheld_event_counts_as_delivered_and_never_comes() {
 #[test]
 fn a_storm_runs_in_bounded_steps_and_ends() {
     let mut guest = Guest::running(2);
-    let storm = Storm {
-        rate: 1_000_000,
-        burst: 1,
-        duration: 1_000_000,
-        rings: 0b11,
-        seed: 1,
-    };
+    let storm = "[[phase]]\npattern = 'all-at-once'\nrate = 1_000_000\nduration_ms = 1";
+    let storm = Storm::from_toml(storm).unwrap();
     guest.device.start_storm(&storm, 0, 0).unwrap();
-    assert!(guest.device.start_storm(&storm, 0, 0).is_err());
+    let again = guest.device.start_storm(&storm, 0, 0);
+    assert_eq!(again, Err(StormError::Running));
     let (mut calls, mut seen) = (0, 0);
     let mut time = Some(0);
     while time.is_some() {
@@ -384,7 +380,9 @@ fn a_storm_runs_in_bounded_steps_and_ends() {
     assert_eq!((generated, calls), (2000, 8));
     let delivered: u64 = stats.rings.iter().map(|ring| ring.delivered).sum();
     assert_eq!(delivered, seen);
-    assert!(stats.storm.is_some_and(|storm| !storm.running));
+    let status = stats.storm.unwrap();
+    assert_eq!((status.running, status.made), (false, 2000));
+    assert_eq!(guest.device.start_storm(&storm, 0, 0), Ok(()));
 }
 
 #[test]

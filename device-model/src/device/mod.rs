@@ -62,7 +62,7 @@ pub struct Stats {
     pub raised: Vec<u64>,
     /// Faults that came about, by [`Fault`], since the device was made.
     pub faults: [u64; Fault::COUNT],
-    /// The storm that runs, or else the last one.
+    /// The storm that runs, or the last one that did.
     pub storm: Option<StormStatus>,
 }
 
@@ -82,7 +82,6 @@ pub struct Evgen<S> {
     cause: u32,
     trouble: Trouble,
     storm: Option<Progress>,
-    last_storm: Option<StormStatus>,
     journal: Journal,
     latencies: Vec<u64>,
     now: u64,
@@ -104,7 +103,6 @@ impl<S: MsiSink> Evgen<S> {
             cause: 0,
             trouble: Trouble::default(),
             storm: None,
-            last_storm: None,
             journal: Journal::default(),
             latencies: Vec::new(),
             now: 0,
@@ -119,12 +117,11 @@ impl<S: MsiSink> Evgen<S> {
 
     /// What was counted.
     pub fn stats(&self) -> Stats {
-        let storm = self.storm.as_ref().map(Progress::status);
         Stats {
             rings: self.rings.iter().map(Ring::stats).collect(),
             raised: self.msix.raised(),
             faults: self.journal.faults,
-            storm: storm.or(self.last_storm),
+            storm: self.storm.as_ref().map(Progress::status),
         }
     }
 
@@ -333,7 +330,8 @@ impl<S: MsiSink> Evgen<S> {
         instance: u64,
         now: u64,
     ) -> Result<(), StormError> {
-        if self.storm.is_some() {
+        let running = |storm: &Progress| storm.status().running;
+        if self.storm.as_ref().is_some_and(running) {
             return Err(StormError::Running);
         }
         let now = self.tick(now);
@@ -343,11 +341,8 @@ impl<S: MsiSink> Evgen<S> {
 
     /// Ends the storm, if there is one.
     pub fn stop_storm(&mut self) {
-        if let Some(storm) = self.storm.take() {
-            self.last_storm = Some(StormStatus {
-                running: false,
-                ..storm.status()
-            });
+        if let Some(storm) = &mut self.storm {
+            storm.stop();
         }
     }
 
@@ -382,13 +377,6 @@ impl<S: MsiSink> Evgen<S> {
             if !event.faults.is_empty() {
                 self.befall_all(memory, event.ring, event.faults, now);
             }
-        }
-        if self
-            .storm
-            .as_ref()
-            .is_some_and(|storm| storm.due().is_none())
-        {
-            self.stop_storm();
         }
         self.due()
     }
