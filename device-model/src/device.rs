@@ -82,6 +82,7 @@ pub struct Evgen<S> {
     run: bool,
     cause: u32,
     storm: Option<Progress>,
+    last_storm: Option<StormStatus>,
     now: u64,
     sink: S,
 }
@@ -110,6 +111,7 @@ impl<S: MsiSink> Evgen<S> {
             run: false,
             cause: 0,
             storm: None,
+            last_storm: None,
             now: 0,
             sink,
         })
@@ -125,7 +127,11 @@ impl<S: MsiSink> Evgen<S> {
         Stats {
             rings: self.rings.iter().map(Ring::stats).collect(),
             raised: self.msix.raised(),
-            storm: self.storm.as_ref().map(Progress::status),
+            storm: self
+                .storm
+                .as_ref()
+                .map(Progress::status)
+                .or(self.last_storm),
         }
     }
 
@@ -252,11 +258,7 @@ impl<S: MsiSink> Evgen<S> {
         instance: u64,
         now: u64,
     ) -> Result<(), StormError> {
-        if self
-            .storm
-            .as_ref()
-            .is_some_and(|storm| storm.status().running)
-        {
+        if self.storm.is_some() {
             return Err(StormError::Running);
         }
         let rings = self.config.rings;
@@ -266,8 +268,11 @@ impl<S: MsiSink> Evgen<S> {
 
     /// Ends the storm, if there is one.
     pub fn stop_storm(&mut self) {
-        if let Some(storm) = &mut self.storm {
-            storm.stop();
+        if let Some(storm) = self.storm.take() {
+            self.last_storm = Some(StormStatus {
+                running: false,
+                ..storm.status()
+            });
         }
     }
 
@@ -287,7 +292,11 @@ impl<S: MsiSink> Evgen<S> {
                 now,
             );
         }
-        self.storm.as_ref()?.due()
+        let due = self.storm.as_ref()?.due();
+        if due.is_none() {
+            self.stop_storm();
+        }
+        due
     }
 
     #[cfg(test)]
