@@ -4,7 +4,6 @@
 
 mod doorbells;
 mod function;
-mod storm;
 mod worker;
 
 use std::io;
@@ -22,7 +21,6 @@ use crate::machine::memory::Memory;
 use crate::pci::PciFunction;
 use doorbells::WriteCounter;
 use function::{EvgenFunction, NewError};
-pub use storm::StormRequest;
 use worker::Worker;
 
 /// Events injected while the device is kept from others.
@@ -63,9 +61,6 @@ pub enum CommandError {
         /// What it says.
         source: NoSuchRing,
     },
-    /// A ring number that no device can have.
-    #[error("there is no ring {0} on any device: rings are 0 to 7")]
-    RingNumber(u8),
     /// The device does not start this storm.
     #[error("device {device}: {source}")]
     Storm {
@@ -168,22 +163,25 @@ impl EvgenHost {
             .map_err(|source| CommandError::NoSuchRing { device, source })
     }
 
-    /// Starts a storm on all the devices that it names, or on none.
-    pub fn start_storm(&self, request: &StormRequest) -> Result<(), CommandError> {
+    /// Starts a storm on `devices`, or on all of them, or on none if it cannot start.
+    pub fn start_storm(
+        &self,
+        storm: &Storm,
+        devices: Option<&[usize]>,
+    ) -> Result<(), CommandError> {
         let _storms = self.storms.lock().unwrap_or_else(PoisonError::into_inner);
-        let devices = match &request.devices {
+        let devices = match devices {
             None => (0..self.functions.len()).collect(),
             Some(devices) => distinct(devices),
         };
         if devices.is_empty() {
             return Err(CommandError::NoDevices);
         }
-        let rings = ring_mask(request.rings.as_deref())?;
         for &device in &devices {
-            let running = self
+            let stats = self
                 .function(device)?
                 .with_device(|evgen, _, _| evgen.stats());
-            if running.storm_remaining.is_some() {
+            if stats.storm.is_some_and(|storm| storm.running) {
                 return Err(CommandError::Storm {
                     device,
                     source: StormError::Running,
@@ -193,16 +191,7 @@ impl EvgenHost {
         for &device in &devices {
             // All devices are alike, so what the first one takes they all take.
             self.function(device)?
-                .with_device(|evgen, _, now| {
-                    let storm = Storm {
-                        rate: request.rate,
-                        burst: request.burst,
-                        duration: u64::from(request.seconds) * 1_000_000_000,
-                        rings: rings.unwrap_or(0xff >> (8 - evgen.config().rings)),
-                        seed: request.seed.wrapping_add(device as u64),
-                    };
-                    evgen.start_storm(storm, now)
-                })
+                .with_device(|evgen, _, now| evgen.start_storm(storm, device as u64, now))
                 .map_err(|source| CommandError::Storm { device, source })?;
         }
         self.worker.wake();
@@ -249,18 +238,6 @@ fn distinct(devices: &[usize]) -> Vec<usize> {
     devices.sort_unstable();
     devices.dedup();
     devices
-}
-
-fn ring_mask(rings: Option<&[u8]>) -> Result<Option<u8>, CommandError> {
-    let Some(rings) = rings else { return Ok(None) };
-    rings
-        .iter()
-        .try_fold(0, |mask, &ring| {
-            let bit = 1_u8.checked_shl(ring.into());
-            bit.map(|bit| mask | bit)
-                .ok_or(CommandError::RingNumber(ring))
-        })
-        .map(Some)
 }
 
 #[cfg(test)]
