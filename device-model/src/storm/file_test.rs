@@ -302,6 +302,22 @@ fn tokens_that_are_not_whole_are_refused() {
     }
 }
 
+#[test]
+fn the_description_of_the_format_is_true_and_complete() {
+    let readme = include_str!("../../storms/README.md");
+    let (_, rest) = readme.split_once("```toml\n").unwrap();
+    let (example, _) = rest.split_once("```").unwrap();
+    let storm = Storm::from_toml(example).unwrap();
+    assert_eq!((storm.seed, storm.phases.len()), (1, 2));
+    let patterns = file::PATTERNS.map(|name| format!("\n| `{name}` |"));
+    let keys =
+        "description seed pattern rate rate_end burst vectors duration_ms trace acknowledge faults";
+    let keys = keys.split(' ').map(|key| format!("\n| `{key}` |"));
+    for row in patterns.into_iter().chain(keys) {
+        assert!(readme.contains(&row), "no row {row}");
+    }
+}
+
 /// Older tokens stay good, whatever packs newer ones.
 #[test]
 fn a_token_of_the_first_version_is_understood() {
