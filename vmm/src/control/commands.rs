@@ -2,7 +2,7 @@
 
 //! What the machine does for each request.
 
-use lockstorm_device_model::Stats;
+use lockstorm_device_model::{Stats, Storm};
 
 use super::protocol::{DeviceStats, Inject, MachineStats, Reply, Request, RingStats, Withhold};
 use crate::devices::evgen::EvgenHost;
@@ -36,7 +36,10 @@ impl Handler for EvgenHost {
                 ring,
                 count,
             }) => self.withhold(device, ring, count),
-            Request::Storm(ref storm) => self.start_storm(storm),
+            Request::StormStart(ref start) => match Storm::from_token(&start.storm) {
+                Ok(storm) => self.start_storm(&storm, start.devices.as_deref()),
+                Err(error) => return Reply::error(error),
+            },
             Request::StormStop {} => {
                 self.stop_storm();
                 Ok(())
@@ -74,7 +77,7 @@ impl From<Stats> for DeviceStats {
             storm_remaining: stats
                 .storm
                 .filter(|storm| storm.running)
-                .map(|storm| storm.total.unwrap_or(0).saturating_sub(storm.made)),
+                .map(|storm| storm.total.unwrap_or(u64::MAX).saturating_sub(storm.made)),
         }
     }
 }

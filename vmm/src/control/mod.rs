@@ -12,7 +12,7 @@
 //! |---|---|
 //! | `{"command":"inject","device":0,"ring":0,"count":1,"kind":7}` | makes `count` events (1 to 65,536; 1 if not given) of `kind` (0 if not given) on the ring |
 //! | `{"command":"withhold","device":0,"ring":0,"count":1}` | lets the next `count` events of the ring (1 if not given) vanish: counted as delivered, never written |
-//! | `{"command":"storm","rate":20000,"burst":16,"seconds":10,"seed":1,"devices":[0,1],"rings":[0,1]}` | starts a storm, see [`StormRequest`](crate::devices::evgen::StormRequest) |
+//! | `{"command":"storm-start","storm":"storm1.…","devices":[0,1]}` | starts the storm with this token on the devices (all if not given) |
 //! | `{"command":"storm-stop"}` | ends all storms |
 //! | `{"command":"stats"}` | tells what was counted |
 //! | `{"command":"quit"}` | ends the run |
@@ -47,5 +47,5 @@ mod server;
 
 pub use client::{Client, ClientError};
 pub use endpoint::{Endpoint, EndpointError};
-pub use protocol::{Inject, Reply, Request, Withhold};
+pub use protocol::{Inject, Reply, Request, StormStart, Withhold};
 pub use server::ControlServer;

@@ -6,8 +6,6 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::devices::evgen::StormRequest;
-
 /// Longest request in bytes, without the newline.
 pub(super) const MAX_REQUEST: usize = 64 * 1024;
 
@@ -20,7 +18,7 @@ pub enum Request {
     /// Let events vanish.
     Withhold(Withhold),
     /// Start a storm.
-    Storm(StormRequest),
+    StormStart(StormStart),
     /// End all storms.
     // Braces, because serde lets a variant without them have any fields.
     StormStop {},
@@ -57,6 +55,17 @@ pub struct Withhold {
     /// How many of the next ones.
     #[serde(default = "one")]
     pub count: u32,
+}
+
+/// Which storm to start.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct StormStart {
+    /// The storm, as a token.
+    pub storm: String,
+    /// Devices; all if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub devices: Option<Vec<usize>>,
 }
 
 fn one() -> u32 {
@@ -209,25 +218,17 @@ mod tests {
                 }),
             ),
             (
-                r#"{"command":"storm","rate":20000,"burst":16,"seconds":10,"seed":1,"devices":[0,1],"rings":[0,1]}"#,
-                Request::Storm(StormRequest {
-                    rate: 20000,
-                    burst: 16,
-                    seconds: 10,
-                    seed: 1,
+                r#"{"command":"storm-start","storm":"storm1.x","devices":[0,1]}"#,
+                Request::StormStart(StormStart {
+                    storm: "storm1.x".to_owned(),
                     devices: Some(vec![0, 1]),
-                    rings: Some(vec![0, 1]),
                 }),
             ),
             (
-                r#"{"command":"storm","rate":1,"seconds":2}"#,
-                Request::Storm(StormRequest {
-                    rate: 1,
-                    burst: 1,
-                    seconds: 2,
-                    seed: 0,
+                r#"{"command":"storm-start","storm":""}"#,
+                Request::StormStart(StormStart {
+                    storm: String::new(),
                     devices: None,
-                    rings: None,
                 }),
             ),
             (r#"{"command":"storm-stop"}"#, Request::StormStop {}),
@@ -268,11 +269,10 @@ mod tests {
             r#"{"command":"inject","device":0,"ring":0,"count":1.5}"#,
             r#"{"command":"inject","device":0,"device":0,"ring":0}"#,
             r#"{"command":"inject","device":"0","ring":0}"#,
-            r#"{"command":"storm","rate":1}"#,
-            r#"{"command":"storm","rate":1e3,"seconds":1}"#,
-            r#"{"command":"storm","rate":4294967296,"seconds":1}"#,
-            r#"{"command":"storm","rate":1,"seconds":1,"rings":[256]}"#,
-            r#"{"command":"storm","rate":1,"seconds":1,"rings":0}"#,
+            r#"{"command":"storm-start"}"#,
+            r#"{"command":"storm-start","storm":1}"#,
+            r#"{"command":"storm-start","storm":"","rate":1}"#,
+            r#"{"command":"storm-start","storm":"","devices":0}"#,
         ] {
             assert!(Request::parse(line.as_bytes()).is_err(), "{line}");
         }
