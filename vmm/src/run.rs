@@ -155,10 +155,11 @@ pub fn boot(options: &Boot, start: Instant) -> Result<Ending, Error> {
     let vcpus = Vcpus::start(vcpus, &events)?;
     let mut run = Run {
         supervisor: Supervisor::new(rules(options), start),
-        storm: LiveStorm::new(Arc::clone(&evgen), options.storm.clone()),
+        storm: LiveStorm::new(Arc::clone(&evgen), options.storms.clone()),
         timeline: Timeline::default(),
     };
     let ending = run.until_end(&inbox);
+    run.storm.finish();
     // The guest first: it uses all the others.
     drop(vcpus);
     drop(control);
