@@ -6,10 +6,11 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use lockstorm_device_model::Storm;
 
 use crate::console::tell;
-use crate::control::{Client, ClientError, Inject, Reply, Request, Withhold};
-use crate::devices::evgen::StormRequest;
+use crate::control::{Client, ClientError, Inject, Reply, Request, StormStart, Withhold};
+use crate::storms;
 use crate::supervisor::status;
 
 /// Options of `lockstorm ctl`.
@@ -31,7 +32,7 @@ const EXAMPLES: &str = "\
 Examples:
   lockstorm ctl --socket /tmp/storm.sock stats
   lockstorm ctl --socket /tmp/storm.sock inject --device 1 --ring 0 --count 10
-  lockstorm ctl --socket /tmp/storm.sock storm --rate 20000 --burst 16 --seconds 10
+  lockstorm ctl --socket /tmp/storm.sock storm bursts
   lockstorm ctl --socket /tmp/storm.sock quit
 
 Exit status: 0 done · 2 refused · 69 nobody answers";
@@ -53,24 +54,13 @@ enum CtlRequest {
     },
     /// Start a storm
     Storm {
-        /// Events per second on each ring
-        #[arg(long, value_name = "N")]
-        rate: u32,
-        /// Events that come at once on each ring
-        #[arg(long, value_name = "N", default_value_t = 1)]
-        burst: u32,
-        /// How long it lasts
-        #[arg(long, value_name = "S", default_value_t = 10)]
-        seconds: u32,
-        /// Seed of the payloads
-        #[arg(long, value_name = "N", default_value_t = 0)]
-        seed: u64,
+        /// Its name (see `lockstorm storm list`), file or token, or rate=EVENTS per second and
+        /// vector[,burst=EVENTS at once][,seconds=S][,seed=N]
+        #[arg(value_name = "STORM", value_parser = storms::find)]
+        storm: Storm,
         /// Devices, as 0,1,…; all if not given
         #[arg(long, value_name = "LIST", value_delimiter = ',')]
         devices: Option<Vec<usize>>,
-        /// Rings of each device, as 0,1,…; all if not given
-        #[arg(long, value_name = "LIST", value_delimiter = ',')]
-        rings: Option<Vec<u8>>,
     },
     /// End all storms
     StormStop,
@@ -123,20 +113,9 @@ impl From<CtlRequest> for Request {
                 ring,
                 count,
             }),
-            CtlRequest::Storm {
-                rate,
-                burst,
-                seconds,
-                seed,
+            CtlRequest::Storm { storm, devices } => Self::StormStart(StormStart {
+                storm: storm.token(),
                 devices,
-                rings,
-            } => Self::Storm(StormRequest {
-                rate,
-                burst,
-                seconds,
-                seed,
-                devices,
-                rings,
             }),
             CtlRequest::StormStop => Self::StormStop {},
             CtlRequest::Stats => Self::Stats {},
@@ -150,7 +129,12 @@ pub fn run(ctl: Ctl) -> u8 {
     let request = Request::from(ctl.request);
     let answer = Client::connect(&ctl.socket).and_then(|mut client| client.request(&request));
     match answer {
-        Ok((reply, line)) => print(&reply, ctl.json.then_some(&line)),
+        Ok((reply, line)) => {
+            if let (Request::StormStart(start), true, false) = (&request, reply.ok, ctl.json) {
+                tell(format_args!("storm {}", start.storm));
+            }
+            print(&reply, ctl.json.then_some(&line))
+        }
         Err(error @ (ClientError::Connect { .. } | ClientError::Io(_) | ClientError::Reply(_))) => {
             tell(error);
             status::UNAVAILABLE

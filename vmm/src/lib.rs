@@ -16,5 +16,6 @@ pub mod pci;
 pub mod rate_limit;
 pub mod run;
 pub mod signals;
+pub mod storms;
 pub mod supervisor;
 pub mod timeline;

@@ -12,7 +12,7 @@ use tracing::Level;
 use lockstorm::cli::{self, Cli, Command};
 use lockstorm::console::tell;
 use lockstorm::supervisor::status;
-use lockstorm::{ctl, run};
+use lockstorm::{ctl, run, storms};
 
 /// Names the lowest level of log messages that are shown: error, warn, info, debug or trace.
 const LOG_VARIABLE: &str = "LOCKSTORM_LOG";
@@ -37,6 +37,7 @@ fn main() -> ExitCode {
     ExitCode::from(match cli.command {
         Command::Boot(options) => boot(&options, start),
         Command::Ctl(ctl) => ctl::run(ctl),
+        Command::Storm(storm) => storms::run(&storm),
     })
 }
 

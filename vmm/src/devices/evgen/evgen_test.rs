@@ -170,7 +170,7 @@ fn the_worker_serves_doorbells_and_storms() {
     wait_until("doorbells", || !counter.waiting(doorbell(BAR, 0)));
     assert_eq!(count(1), 4);
 
-    host.start_storm(&storm(1000)).unwrap();
+    host.start_storm(&storm(), None).unwrap();
     wait_until("a storm", || count(0) > 20 && count(1) > 20);
     host.stop_storm();
     let before = (count(0), count(1));
@@ -213,11 +213,12 @@ fn whoever_waits_for_a_device_is_next() {
 fn a_command_that_cannot_be_done_changes_nothing() {
     let (_, host) = setup(Counter::default(), 2);
     let before = host.stats();
-    let with = |change: fn(&mut StormRequest)| {
-        let mut request = storm(1000);
-        change(&mut request);
-        host.start_storm(&request).unwrap_err().to_string()
+    let start = |storm: &Storm, devices: &[usize]| {
+        let error = host.start_storm(storm, Some(devices)).unwrap_err();
+        error.to_string()
     };
+    let fifth = "[[phase]]\npattern = 'periodic'\nrate = 1\nvectors = [4]\nduration_ms = 1";
+    let fifth = Storm::from_toml(fifth).unwrap();
     for (message, part) in [
         (
             host.inject(2, 0, 0, 1).unwrap_err().to_string(),
@@ -235,22 +236,9 @@ fn a_command_that_cannot_be_done_changes_nothing() {
             host.withhold(0, usize::MAX, 1).unwrap_err().to_string(),
             "no ring",
         ),
-        (with(|storm| storm.rate = 0), "rate"),
-        (with(|storm| storm.rate = u32::MAX), "rate"),
-        (with(|storm| storm.burst = 4097), "burst"),
-        (with(|storm| storm.seconds = 0), "duration_ms"),
-        (with(|storm| storm.seconds = u32::MAX), "duration"),
-        (
-            with(|storm| storm.devices = Some(vec![])),
-            "names no device",
-        ),
-        (
-            with(|storm| storm.devices = Some(vec![0, 2])),
-            "no device 2",
-        ),
-        (with(|storm| storm.rings = Some(vec![])), "vectors"),
-        (with(|storm| storm.rings = Some(vec![0, 4])), "names 4"),
-        (with(|storm| storm.rings = Some(vec![0, 255])), "vectors"),
+        (start(&fifth, &[0, 1]), "only rings 0 to 3"),
+        (start(&storm(), &[]), "names no device"),
+        (start(&storm(), &[0, 2]), "no device 2"),
     ] {
         assert!(message.contains(part), "{message}");
     }
@@ -260,14 +248,12 @@ fn a_command_that_cannot_be_done_changes_nothing() {
 #[test]
 fn a_storm_takes_the_devices_and_rings_it_names_and_only_if_all_are_free() {
     let (_, host) = setup(Counter::default(), 3);
-    let request = StormRequest {
-        devices: Some(vec![1, 1]),
-        rings: Some(vec![2]),
-        ..storm(1000)
-    };
-    host.start_storm(&request).unwrap();
+    let third =
+        "[[phase]]\npattern = 'periodic'\nrate = 1000\nvectors = [2]\nduration_ms = 3_600_000";
+    let third = Storm::from_toml(third).unwrap();
+    host.start_storm(&third, Some(&[1, 1])).unwrap();
     assert!(matches!(
-        host.start_storm(&storm(1000)),
+        host.start_storm(&storm(), None),
         Err(CommandError::Storm { device: 1, .. })
     ));
     wait_until("the storm", || host.stats()[1].rings[2].generated > 0);
@@ -277,15 +263,9 @@ fn a_storm_takes_the_devices_and_rings_it_names_and_only_if_all_are_free() {
     }
 }
 
-fn storm(rate: u32) -> StormRequest {
-    StormRequest {
-        rate,
-        burst: 1,
-        seconds: 3600,
-        seed: 1,
-        devices: None,
-        rings: None,
-    }
+fn storm() -> Storm {
+    let storm = "[[phase]]\npattern = 'periodic'\nrate = 1000\nduration_ms = 3_600_000";
+    Storm::from_toml(storm).unwrap()
 }
 
 fn wait_until(what: &str, done: impl Fn() -> bool) {

@@ -4,7 +4,6 @@
 
 mod doorbells;
 mod function;
-mod storm;
 mod worker;
 
 use std::io;
@@ -22,7 +21,6 @@ use crate::machine::memory::Memory;
 use crate::pci::PciFunction;
 use doorbells::WriteCounter;
 use function::{EvgenFunction, NewError};
-pub use storm::StormRequest;
 use worker::Worker;
 
 /// Events injected while the device is kept from others.
@@ -175,10 +173,14 @@ impl EvgenHost {
             .map_err(|source| CommandError::NoSuchRing { device, source })
     }
 
-    /// Starts a storm on all the devices that it names, or on none.
-    pub fn start_storm(&self, request: &StormRequest) -> Result<(), CommandError> {
+    /// Starts a storm on `devices`, or on all of them, or on none if it cannot start.
+    pub fn start_storm(
+        &self,
+        storm: &Storm,
+        devices: Option<&[usize]>,
+    ) -> Result<(), CommandError> {
         let _storms = self.storms.lock().unwrap_or_else(PoisonError::into_inner);
-        let devices = match &request.devices {
+        let devices = match devices {
             None => (0..self.functions.len()).collect(),
             Some(devices) => distinct(devices),
         };
@@ -186,10 +188,10 @@ impl EvgenHost {
             return Err(CommandError::NoDevices);
         }
         for &device in &devices {
-            let running = self
+            let stats = self
                 .function(device)?
                 .with_device(|evgen, _, _| evgen.stats());
-            if running.storm.is_some_and(|storm| storm.running) {
+            if stats.storm.is_some_and(|storm| storm.running) {
                 return Err(CommandError::Storm {
                     device,
                     source: StormError::Running,
@@ -200,9 +202,7 @@ impl EvgenHost {
         for &device in &devices {
             // All devices are alike, so what the first one takes they all take.
             self.function(device)?
-                .with_device(|evgen, _, now| {
-                    evgen.start_storm(storm.as_ref().map_err(Clone::clone)?, device as u64, now)
-                })
+                .with_device(|evgen, _, now| evgen.start_storm(storm, device as u64, now))
                 .map_err(|source| CommandError::Storm { device, source })?;
         }
         Ok(())
