@@ -131,7 +131,7 @@ pub fn run(ctl: Ctl) -> u8 {
     match answer {
         Ok((reply, line)) => {
             if let (Request::StormStart(start), true, false) = (&request, reply.ok, ctl.json) {
-                tell(format_args!("storm {}", start.storm));
+                tell(format_args!("token of this storm: {}", start.storm));
             }
             print(&reply, ctl.json.then_some(&line))
         }
