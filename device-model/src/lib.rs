@@ -30,6 +30,8 @@ pub use ring::RingStats;
 pub use storm::{Storm, StormError};
 
 #[cfg(test)]
+mod conformance_test;
+#[cfg(test)]
 mod device_test;
 #[cfg(test)]
 mod guest;
