@@ -89,12 +89,12 @@ impl Board {
 
     pub fn config_read<const N: usize>(&self, offset: u16) -> [u8; N] {
         let mut data = [0xa5; N];
-        self.device.config_read(offset, &mut data);
+        self.device.config_read(offset, &mut data, 0);
         data
     }
 
     pub fn config_write(&mut self, offset: u16, data: &[u8]) {
-        self.device.config_write(offset, data);
+        self.device.config_write(&self.memory, offset, data, 0);
     }
 
     /// Where the capability with the ID `id` is.
@@ -144,7 +144,7 @@ impl Board {
     }
 
     pub fn read_into(&self, offset: u64, data: &mut [u8]) {
-        self.device.bar_read(MSIX_BAR, offset, data);
+        self.device.bar_read(MSIX_BAR, offset, data, 0);
     }
 
     pub fn read32(&self, offset: u64) -> u32 {

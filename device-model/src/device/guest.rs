@@ -8,7 +8,7 @@ use lockstorm_abi::identity::{MSIX_BAR, REGISTER_BAR};
 use lockstorm_abi::registers::{CONTROL_RUN, Register};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use crate::{Config, Evgen, MsiMessage, MsiSink};
+use crate::{Config, Evgen, Injection, MsiMessage, MsiSink};
 
 pub const MEMORY_SIZE: usize = 0x10_0000;
 pub const RING_SIZE: u16 = 4;
@@ -34,6 +34,8 @@ impl MsiSink for Recorder {
 pub struct Guest {
     pub memory: GuestMemoryMmap,
     pub device: Evgen<Recorder>,
+    /// The time, in nanoseconds.
+    pub now: u64,
     next_used: Vec<u16>,
     next_available: Vec<u16>,
 }
@@ -43,11 +45,13 @@ impl Guest {
     pub fn new(rings: u8) -> Self {
         let config = Config {
             rings,
-            ..Config::default()
+            ring_size_max: 1024,
+            vectors: None,
         };
         Self {
             memory: GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY_SIZE)]).unwrap(),
             device: Evgen::new(config, Recorder::default()).unwrap(),
+            now: 0,
             next_used: vec![0; rings.into()],
             next_available: vec![0; rings.into()],
         }
@@ -56,22 +60,30 @@ impl Guest {
     /// A guest whose driver has every ring and vector running, all buffers available.
     pub fn running(rings: u8) -> Self {
         let mut guest = Self::new(rings);
-        guest.device.config_write(COMMAND, &[0b110]);
-        guest.device.config_write(MSIX_CONTROL, &[0, 0x80]);
+        guest.config_write(COMMAND, &[0b110]);
+        guest.config_write(MSIX_CONTROL, &[0, 0x80]);
         for vector in 0..=u64::from(rings) {
             guest.write_bar(MSIX_BAR, vector * 16 + 8, &(vector as u32).to_le_bytes());
             guest.write_bar(MSIX_BAR, vector * 16 + 12, &[0; 4]);
         }
-        for ring in 0..rings.into() {
-            guest.lay_out(ring);
-            guest.write(Register::RingEnable, ring, 1);
-        }
-        guest.write(Register::Control, 0, CONTROL_RUN.into());
+        guest.restart();
         guest
+    }
+
+    /// Turns every ring on, all buffers available, as after a reset.
+    pub fn restart(&mut self) {
+        for ring in 0..self.next_used.len() {
+            self.lay_out(ring);
+            self.write(Register::RingEnable, ring, 1);
+        }
+        self.write(Register::Control, 0, CONTROL_RUN.into());
     }
 
     /// Gives ring `ring` its memory and tells the device, without turning it on.
     pub fn lay_out(&mut self, ring: usize) {
+        self.next_used[ring] = 0;
+        self.next_available[ring] = 0;
+        self.put(ring_base(ring) + 0x2002, &[0; 2]);
         for index in 0..RING_SIZE {
             let buffer = ring_base(ring) + 0x4000 + u64::from(index) * EVENT_SIZE as u64;
             self.set_descriptor(ring, index, buffer, EVENT_SIZE as u32, DESCRIPTOR_WRITE, 0);
@@ -148,14 +160,28 @@ impl Guest {
     }
 
     pub fn write_bar(&mut self, bar: u8, offset: u64, data: &[u8]) {
-        self.device.bar_write(&self.memory, bar, offset, data, 0);
+        let now = self.now;
+        self.device.bar_write(&self.memory, bar, offset, data, now);
+    }
+
+    pub fn config_write(&mut self, offset: u16, data: &[u8]) {
+        let now = self.now;
+        self.device.config_write(&self.memory, offset, data, now);
+    }
+
+    /// Lets `nanoseconds` pass, and the device do what becomes due.
+    pub fn pass(&mut self, nanoseconds: u64) {
+        self.now += nanoseconds;
+        while self.device.due().is_some_and(|due| due <= self.now) {
+            self.device.advance(&self.memory, self.now);
+        }
     }
 
     pub fn read(&self, register: Register, ring: usize, width: usize) -> u64 {
         let mut data = [0; 8];
         let offset = register.offset(ring) as u64;
         self.device
-            .bar_read(REGISTER_BAR, offset, &mut data[..width]);
+            .bar_read(REGISTER_BAR, offset, &mut data[..width], self.now);
         u64::from_le_bytes(data)
     }
 
@@ -165,9 +191,23 @@ impl Guest {
     }
 
     pub fn inject(&mut self, ring: usize, count: u32) {
-        self.device
-            .inject(&self.memory, ring, 1, [0x5a; 32], count, 0)
-            .unwrap();
+        let injection = Injection {
+            ring,
+            kind: 1,
+            payload: [0x5a; 32],
+            count,
+            acknowledge: false,
+        };
+        let now = self.now;
+        self.device.inject(&self.memory, &injection, now).unwrap();
+    }
+
+    /// Events generated and delivered on ring `ring`; the conservation law is checked on the way.
+    pub fn counted(&self, ring: usize) -> (u64, u64) {
+        let stats = self.device.stats().rings[ring];
+        let accounted = stats.delivered + stats.dropped + stats.faulted;
+        assert_eq!(stats.generated, accounted, "{stats:?}");
+        (stats.generated, stats.delivered)
     }
 
     /// The vectors raised since the last look.
