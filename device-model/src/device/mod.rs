@@ -82,6 +82,7 @@ pub struct Evgen<S> {
     cause: u32,
     trouble: Trouble,
     storm: Option<Progress>,
+    last_storm: Option<StormStatus>,
     journal: Journal,
     latencies: Vec<u64>,
     now: u64,
@@ -103,6 +104,7 @@ impl<S: MsiSink> Evgen<S> {
             cause: 0,
             trouble: Trouble::default(),
             storm: None,
+            last_storm: None,
             journal: Journal::default(),
             latencies: Vec::new(),
             now: 0,
@@ -121,7 +123,11 @@ impl<S: MsiSink> Evgen<S> {
             rings: self.rings.iter().map(Ring::stats).collect(),
             raised: self.msix.raised(),
             faults: self.journal.faults,
-            storm: self.storm.as_ref().map(Progress::status),
+            storm: self
+                .storm
+                .as_ref()
+                .map(Progress::status)
+                .or(self.last_storm),
         }
     }
 
@@ -330,8 +336,7 @@ impl<S: MsiSink> Evgen<S> {
         instance: u64,
         now: u64,
     ) -> Result<(), StormError> {
-        let running = |storm: &Progress| storm.status().running;
-        if self.storm.as_ref().is_some_and(running) {
+        if self.storm.is_some() {
             return Err(StormError::Running);
         }
         let now = self.tick(now);
@@ -341,8 +346,11 @@ impl<S: MsiSink> Evgen<S> {
 
     /// Ends the storm, if there is one.
     pub fn stop_storm(&mut self) {
-        if let Some(storm) = &mut self.storm {
-            storm.stop();
+        if let Some(storm) = self.storm.take() {
+            self.last_storm = Some(StormStatus {
+                running: false,
+                ..storm.status()
+            });
         }
     }
 
@@ -377,6 +385,13 @@ impl<S: MsiSink> Evgen<S> {
             if !event.faults.is_empty() {
                 self.befall_all(memory, event.ring, event.faults, now);
             }
+        }
+        if self
+            .storm
+            .as_ref()
+            .is_some_and(|storm| storm.due().is_none())
+        {
+            self.stop_storm();
         }
         self.due()
     }
@@ -465,7 +480,8 @@ impl<S: MsiSink> Evgen<S> {
             self.msix.trigger(vector.into(), &mut self.sink);
         }
         let dropped = u32::from(signals.dropped) * cause_dropped(ring);
-        self.report(dropped | u32::from(signals.failed) * cause_error(ring));
+        let failed = u32::from(signals.failed) * cause_error(ring);
+        self.report(dropped | failed);
     }
 
     /// Sets bits of `STATUS_CAUSE`; one that was not set interrupts.

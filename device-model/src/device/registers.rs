@@ -38,9 +38,9 @@ impl<S: MsiSink> Evgen<S> {
 
     fn health(&self, now: u64) -> u64 {
         let heartbeat = self.trouble.heartbeat(now.max(self.now)) / NANOSECONDS_PER_HEARTBEAT;
-        heartbeat << HEALTH_HEARTBEAT_SHIFT
-            | u64::from(self.run) * HEALTH_RUN
-            | u64::from(self.trouble.busy(now)) * HEALTH_BUSY
+        let run = u64::from(self.run) * HEALTH_RUN;
+        let busy = u64::from(self.trouble.busy(now)) * HEALTH_BUSY;
+        heartbeat << HEALTH_HEARTBEAT_SHIFT | run | busy
     }
 
     pub(super) fn set<M: GuestMemory>(

@@ -258,7 +258,9 @@ mod tests {
     #[test]
     fn the_buckets_of_a_histogram_add_up() {
         let samples = samples(&text(&examples::stats()));
-        let bucket = |to: &str| samples[&format!("lockstorm_latency_seconds_bucket{{device=\"0\",le=\"{to}\"}}")];
+        let bucket = |to: &str| {
+            samples[&format!("lockstorm_latency_seconds_bucket{{device=\"0\",le=\"{to}\"}}")]
+        };
         assert_eq!(bucket("0.000016383"), 900.0);
         assert_eq!(bucket("0.000032767"), 999.0);
         assert_eq!(bucket("0.004194303"), 1000.0);
