@@ -56,7 +56,7 @@ impl LiveStorm {
             self.refused = true;
             return;
         }
-        tell(format_args!("storm {}", storm.token()));
+        tell(format_args!("token of this storm: {}", storm.token()));
         self.running = Some(Running {
             start: now,
             shown: now,

@@ -16,6 +16,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::*;
 use crate::machine::interrupts::{IrqChip, Route};
+use lockstorm_device_model::MsiMessage;
 
 const BAR: u64 = 0xc000_0000;
 
@@ -29,6 +30,9 @@ impl IrqChip for NoInterrupts {
         Ok(())
     }
     fn deassign(&self, _gsi: u32, _trigger: &EventFd) -> Result<(), errno::Error> {
+        Ok(())
+    }
+    fn signal(&self, _message: MsiMessage) -> Result<(), errno::Error> {
         Ok(())
     }
 }
