@@ -57,7 +57,15 @@ mod tests {
     fn every_shell_learns_every_command() {
         for shell in KnownShell::value_variants() {
             let script = String::from_utf8(script(*shell)).unwrap();
-            for word in ["boot", "ctl", "top", "inject", "storm", "acknowledge", "json"] {
+            for word in [
+                "boot",
+                "ctl",
+                "top",
+                "inject",
+                "storm",
+                "acknowledge",
+                "json",
+            ] {
                 assert!(script.contains(word), "{shell:?}: {word}");
             }
         }

@@ -186,3 +186,7 @@ fn check_count(command: &'static str, count: u32) -> Result<(), Refusal> {
         Err(Refusal::Count { command, count })
     }
 }
+
+#[cfg(test)]
+#[path = "commands_test.rs"]
+mod tests;

@@ -157,7 +157,20 @@ mod tests {
     #[test]
     fn buckets_end_at_powers_of_two_and_lose_nothing() {
         let mut histogram = Histogram::<u64>::new_with_bounds(1, 1 << 40, 2).unwrap();
-        let samples = [0, 1, 2, 3, 4, 1000, 1023, 1024, 1025, 2047, 1 << 35, (1 << 36) - 1];
+        let samples = [
+            0,
+            1,
+            2,
+            3,
+            4,
+            1000,
+            1023,
+            1024,
+            1025,
+            2047,
+            1 << 35,
+            (1 << 36) - 1,
+        ];
         for sample in samples {
             histogram.record(sample).unwrap();
         }

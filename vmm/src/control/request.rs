@@ -338,10 +338,7 @@ mod tests {
                 r#"{"command":"stats","id":0,"version":2}"#,
                 Some(Id::Number(0)),
             ),
-            (
-                r#"{"command":"stats","id":0,"x":2}"#,
-                Some(Id::Number(0)),
-            ),
+            (r#"{"command":"stats","id":0,"x":2}"#, Some(Id::Number(0))),
             (r#"{"command":"stats"}"#, None),
             (r#"{"command":"stats","id":1"#, None),
         ] {

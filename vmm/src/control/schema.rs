@@ -69,7 +69,9 @@ fn command(example: &Example) -> Value {
 
 /// Compares the file `name` in `docs/` with what it must be.
 fn hold(name: &str, expected: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../docs")
+        .join(name);
     if std::env::var_os(WRITE).is_some() {
         fs::write(&path, expected).unwrap();
     }
@@ -146,7 +148,9 @@ fn fits(definitions: &Value, schema: &Value, value: &Value, looked_at: &mut usiz
         Some(kind) => vec![kind.clone()],
         None => vec![],
     };
-    let of_kind = kinds.iter().any(|kind| is_of(kind.as_str().unwrap(), value));
+    let of_kind = kinds
+        .iter()
+        .any(|kind| is_of(kind.as_str().unwrap(), value));
     assert!(kinds.is_empty() || of_kind, "{value} is none of {kinds:?}");
     for choices in ["enum", "const"] {
         if let Some(allowed) = keywords.get(choices) {
@@ -167,8 +171,16 @@ fn fits(definitions: &Value, schema: &Value, value: &Value, looked_at: &mut usiz
         let member_schema = member_schema.unwrap_or_else(|| panic!("no `{name}` in the schema"));
         fits(definitions, member_schema, member, looked_at);
     }
-    for name in keywords.get("required").and_then(Value::as_array).into_iter().flatten() {
-        assert!(members.contains_key(name.as_str().unwrap()), "{name} is missing in {value}");
+    for name in keywords
+        .get("required")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
+        assert!(
+            members.contains_key(name.as_str().unwrap()),
+            "{name} is missing in {value}"
+        );
     }
 }
 
@@ -204,7 +216,11 @@ fn the_documentation_is_the_code() {
     for (request, example) in requests.iter().zip(examples::all()) {
         let command = command(&example);
         let description = one_line(&request["description"]);
-        let _ = write!(text, "\n### `{}`\n\n{description}\n\n", command.as_str().unwrap());
+        let _ = write!(
+            text,
+            "\n### `{}`\n\n{description}\n\n",
+            command.as_str().unwrap()
+        );
         let _ = writeln!(text, "    {}", example.line);
         let reply = String::from_utf8(example.reply.to_line()).unwrap();
         // Long ones are in the schema in full.
@@ -220,7 +236,11 @@ fn the_documentation_is_the_code() {
     }
     let line = serde_json::to_string(&examples::event_line()).unwrap();
     let _ = write!(text, "\n## Stream of events\n\n    {line}\n");
-    members(&mut text, &schema["$defs"], &schema["$defs"]["StreamedEvent"]);
+    members(
+        &mut text,
+        &schema["$defs"],
+        &schema["$defs"]["StreamedEvent"],
+    );
     assert!(MAX_ID == 64 && text.contains("64 bytes"));
     hold("control.md", &text);
 }

@@ -34,9 +34,7 @@ impl Subscription {
     /// What a request asks for; `None` if for no events.
     pub(super) fn to(events: Events) -> Option<Self> {
         events.on.then(|| Self {
-            devices: events
-                .devices
-                .map(|devices| devices.into_iter().collect()),
+            devices: events.devices.map(|devices| devices.into_iter().collect()),
             lost: 0,
         })
     }

@@ -185,12 +185,10 @@ impl CtlRequest {
                 ring,
                 count,
             }),
-            Self::Storm(StormAction::Start { storm, devices }) => {
-                Request::StormStart(StormStart {
-                    storm: storm.find()?.token(),
-                    devices: devices.devices,
-                })
-            }
+            Self::Storm(StormAction::Start { storm, devices }) => Request::StormStart(StormStart {
+                storm: storm.find()?.token(),
+                devices: devices.devices,
+            }),
             Self::Storm(StormAction::Stop) => Request::StormStop {},
             Self::Storm(StormAction::Status) => Request::StormStatus {},
             Self::Fault {

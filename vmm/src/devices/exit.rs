@@ -94,7 +94,10 @@ mod tests {
 
     fn device() -> (ExitDevice, std::sync::mpsc::Receiver<Event>) {
         let (events, receiver) = Events::channel();
-        (ExitDevice::new(Clock::new(Instant::now()), events), receiver)
+        (
+            ExitDevice::new(Clock::new(Instant::now()), events),
+            receiver,
+        )
     }
 
     fn names(receiver: &std::sync::mpsc::Receiver<Event>) -> Vec<String> {

@@ -307,7 +307,9 @@ mod tests {
                 control.resume().unwrap();
                 control.resume().unwrap();
                 assert!(!control.is_paused() && !control.clock().is_stopped());
-                wait_until("resume", || resumed.load(Ordering::Relaxed) == round * VCPUS);
+                wait_until("resume", || {
+                    resumed.load(Ordering::Relaxed) == round * VCPUS
+                });
             }
             assert!(control.end());
         });

@@ -89,7 +89,7 @@ impl Feed {
 
 #[cfg(test)]
 mod tests {
-    use lockstorm_device_model::abi::event::Event;
+    use lockstorm_device_model::abi::event::{Event, PAYLOAD_SIZE};
     use lockstorm_device_model::{Fate, FaultSet};
 
     use super::*;
@@ -98,7 +98,12 @@ mod tests {
         Made {
             event: Event {
                 sequence,
-                ..Event::default()
+                timestamp: 0,
+                source: 0,
+                kind: 0,
+                ring: 0,
+                flags: 0,
+                payload: [0; PAYLOAD_SIZE],
             },
             fate: Fate::Delivered,
             faults: FaultSet::NONE,

@@ -79,8 +79,7 @@ impl EvgenHost {
                     .map_err(|source| StartError::Device { device, source })
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let worker =
-            Worker::start(functions.clone(), clock, events).map_err(StartError::Worker)?;
+        let worker = Worker::start(functions.clone(), clock, events).map_err(StartError::Worker)?;
         Ok(Self {
             functions,
             router,
@@ -261,3 +260,5 @@ impl EvgenHost {
 #[cfg(test)]
 #[path = "evgen_test.rs"]
 mod tests;
+#[cfg(test)]
+pub use tests::without_kvm;
