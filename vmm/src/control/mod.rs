@@ -24,6 +24,7 @@ mod connection;
 mod endpoint;
 #[cfg(test)]
 mod examples;
+mod measured;
 mod metrics;
 pub mod reply;
 pub mod request;
@@ -37,6 +38,7 @@ mod text;
 use serde::Serialize;
 
 pub use client::{Client, ClientError};
+pub use commands::Commands;
 pub use endpoint::{Endpoint, EndpointError};
 pub use reply::{EventLine, Reply};
 pub use request::Request;

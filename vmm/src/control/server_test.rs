@@ -331,16 +331,15 @@ fn who_does_not_read_events_hinders_nobody_and_is_told() {
             }
         });
         let mut expected = 0;
-        let lost = loop {
+        loop {
             let line = slow.event().unwrap().0;
             assert_eq!(line.event.sequence, expected + line.lost);
             expected = line.event.sequence + 1;
             if line.lost > 0 {
-                break line.lost;
+                break;
             }
-        };
+        }
         stop.store(true, Ordering::Relaxed);
-        assert!(lost > EVENTS / 2, "{lost}");
     });
 }
 

@@ -51,14 +51,14 @@ impl Clock {
     }
 
     /// Stops it, if it goes. One thread at a time stops and starts it.
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         if !self.is_stopped() {
             self.state.store(self.now() | STOPPED, Ordering::Release);
         }
     }
 
     /// Has it go on, if it stands still.
-    pub(super) fn go_on(&self) {
+    pub(crate) fn go_on(&self) {
         if self.is_stopped() {
             let stood_still = self.since_start().saturating_sub(self.now());
             self.state.store(stood_still, Ordering::Release);

@@ -28,9 +28,8 @@ struct Line<'a>(&'a DeviceSample);
 impl Display for Line<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self(device) = self;
-        let sum = |of: fn(&super::rates::RingSample) -> f64| {
-            rate(device.rings.iter().map(of).sum())
-        };
+        let sum =
+            |of: fn(&super::rates::RingSample) -> f64| rate(device.rings.iter().map(of).sum());
         let interrupts = rate(device.vectors.values().sum());
         write!(
             f,
@@ -72,6 +71,9 @@ mod tests {
         after.paused = true;
         after.interrupts_lost = 3;
         let text = text(&Sample::between(&stats(1), &after, second));
-        assert!(text.ends_with("for  3 interrupts lost by the host  paused\n"), "{text}");
+        assert!(
+            text.ends_with("for  3 interrupts lost by the host  paused\n"),
+            "{text}"
+        );
     }
 }

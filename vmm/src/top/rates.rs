@@ -100,11 +100,7 @@ impl Sample {
     }
 }
 
-fn device_sample(
-    before: &DeviceStats,
-    after: &DeviceStats,
-    interval: Duration,
-) -> DeviceSample {
+fn device_sample(before: &DeviceStats, after: &DeviceStats, interval: Duration) -> DeviceSample {
     let rings = after.rings.iter().enumerate();
     let vectors = after.raised.iter();
     DeviceSample {
@@ -189,8 +185,9 @@ pub fn storm(storm: Option<&StormStatus>) -> String {
 
 /// A rate in few digits.
 pub fn rate(rate: f64) -> String {
-    match rate {
-        ..10_000.0 => format!("{rate:.0}"),
+    // The sum of no numbers at all is -0.
+    match rate + 0.0 {
+        rate @ ..10_000.0 => format!("{rate:.0}"),
         ..10_000_000.0 => format!("{:.0}k", rate / 1e3),
         _ => format!("{:.0}M", rate / 1e6),
     }
@@ -267,7 +264,11 @@ pub mod tests {
         assert_eq!(reset.devices[0].rings[0].events, 60.0);
         let same = Sample::between(&stats(1), &stats(1), Duration::ZERO);
         assert_eq!(same.devices[0].rings[0].events, 0.0);
-        assert!(Sample::between(&stats(1), &nothing, second).devices.is_empty());
+        assert!(
+            Sample::between(&stats(1), &nothing, second)
+                .devices
+                .is_empty()
+        );
     }
 
     #[test]
@@ -277,13 +278,19 @@ pub mod tests {
         let sample = Sample::between(&stats, &stats, Duration::from_secs(1));
         assert_eq!(sample.verdict, Verdict::Broken { device: 1, ring: 0 });
         assert!(!sample.devices[1].rings[0].adds_up);
-        assert!(sample.verdict.to_string().contains("BROKEN on device 1 ring 0"));
+        assert!(
+            sample
+                .verdict
+                .to_string()
+                .contains("BROKEN on device 1 ring 0")
+        );
     }
 
     #[test]
     fn rates_have_few_digits() {
         for (number, text) in [
             (0.0, "0"),
+            (-0.0, "0"),
             (9_999.4, "9999"),
             (12_345.0, "12k"),
             (9_999_000.0, "9999k"),

@@ -34,30 +34,32 @@ pub fn draw(frame: &mut Frame<'_>, sample: &Sample) {
         Constraint::Length(1),
     ])
     .areas(frame.area());
-    frame.render_widget(heading(sample), title);
     frame.render_widget(verdict_line(sample), verdict);
 
-    let mut top = devices;
+    let (mut top, mut shown) = (devices, 0);
     for (number, device) in sample.devices.iter().enumerate() {
         let height = LINES_BESIDE + device.rings.len() as u16;
+        if top.height < height {
+            break;
+        }
         let [area, rest] =
             Layout::vertical([Constraint::Length(height), Constraint::Fill(1)]).areas(top);
-        if area.height < height {
-            let hidden = sample.devices.len() - number;
-            let note = format!("{hidden} more devices: make the terminal higher");
-            frame.render_widget(Line::from(note).dim(), top);
-            return;
-        }
         draw_device(frame, area, number, device);
-        top = rest;
+        (top, shown) = (rest, shown + 1);
     }
+    frame.render_widget(heading(sample, shown), title);
 }
 
-fn heading(sample: &Sample) -> Line<'static> {
+/// The first line; of the devices `shown` have room.
+fn heading(sample: &Sample, shown: usize) -> Line<'static> {
     let seconds = sample.time.as_secs_f64();
     let mut line = Line::from(format!("lockstorm top  {seconds:.1} s  q ends"));
     if sample.paused {
         line.push_span("  PAUSED".fg(Color::Yellow).bold());
+    }
+    let devices = sample.devices.len();
+    if shown < devices {
+        line.push_span(format!("  {shown} of {devices} devices").dim());
     }
     line
 }
@@ -117,19 +119,18 @@ fn draw_device(
 }
 
 fn interrupts(device: &DeviceSample) -> String {
-    let sum: f64 = device.vectors.values().sum();
+    let sum = rate(device.vectors.values().sum());
     let mut vectors: Vec<_> = device.vectors.iter().collect();
     vectors.sort_by(|(_, a), (_, b)| b.total_cmp(a));
-    let hidden = vectors.len().saturating_sub(VECTORS_SHOWN);
-    vectors.truncate(VECTORS_SHOWN);
+    let mut text = format!("interrupts/s {sum}");
+    if vectors.len() > VECTORS_SHOWN {
+        text += &format!(" on {} vectors, the busiest", vectors.len());
+        vectors.truncate(VECTORS_SHOWN);
+    }
     vectors.sort_by_key(|(vector, _)| **vector);
-    let mut text = format!("interrupts/s {}", rate(sum));
     for (index, (vector, count)) in vectors.into_iter().enumerate() {
         let separator = if index == 0 { ":" } else { "," };
         text += &format!("{separator} vector {vector} {}", rate(*count));
-    }
-    if hidden > 0 {
-        text += &format!(", {hidden} more");
     }
     text
 }
@@ -217,11 +218,12 @@ law holds: 120 events, 0 unaccounted for";
             let last = text.lines().last().unwrap();
             assert!(last.starts_with("law BROKEN on device 1 ring 0"), "{text}");
             assert!(text.contains("PAUSED"), "{text}");
-            let hidden = text.contains("more devices");
-            assert_eq!(hidden, (3..17).contains(&height), "{text}");
+            let hidden = ["  0 of 2 devices", "  1 of 2 devices"];
+            let hidden = hidden.map(|hidden| text.contains(hidden));
+            assert_eq!(hidden, [height < 10, (10..17).contains(&height)], "{text}");
         }
         // Nor does any size at all make it panic.
-        for (width, height) in [(0, 0), (1, 1), (3, 7), (200, 1), (1, 200)] {
+        for (width, height) in [(1, 0), (1, 1), (3, 7), (200, 1), (1, 200)] {
             drawn(&stats(1), &broken, width, height);
         }
     }
@@ -229,12 +231,13 @@ law holds: 120 events, 0 unaccounted for";
     #[test]
     fn of_many_vectors_the_busiest_are_shown() {
         let mut after = stats(1);
-        after.devices[0].raised = (0..2048).map(|vector| (vector, u64::from(vector))).collect();
+        after.devices[0].raised = (0..2048)
+            .map(|vector| (vector, u64::from(vector)))
+            .collect();
         let text = drawn(&MachineStats::default(), &after, 120, 20);
         assert!(
-            text.contains("2096k: vector 2042 2042, vector 2043 2043,"),
+            text.contains("2096k on 2048 vectors, the busiest: vector 2042 2042, vector 2043"),
             "{text}"
         );
-        assert!(text.contains("vector 2047 2047, 2042 more"), "{text}");
     }
 }
