@@ -4,7 +4,8 @@
 //! the conservation law that `stress` checks.
 //!
 //! All `unsafe` of the guest's programs is in [`device`] (`ioctl`), [`exit_device`] (port access)
-//! and `test-msix` (a mapped BAR); [`pattern`], [`log`], [`law`], [`verdict`] and [`report`] do no input or output at all.
+//! and `test-msix` (a mapped BAR); [`pattern`], [`log`], [`law`], [`verdict`] and [`report`] do no
+//! input or output at all.
 
 pub mod device;
 pub mod exit_device;
