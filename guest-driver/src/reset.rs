@@ -9,8 +9,8 @@ use kernel::{
 
 use crate::registers::Registers;
 
-/// How often, and how long after each other, [`Reset::finish`] tries: half a second in all.
-const ATTEMPTS: usize = 50;
+/// How often, and how long after each other, [`Reset::finish`] tries: for a second in all.
+const ATTEMPTS: usize = 100;
 const PAUSE: Delta = Delta::from_millis(10);
 
 /// A reset that is wanted, from the first request until the device is known to be off.
@@ -57,7 +57,7 @@ impl Reset {
         self.look(registers)
     }
 
-    /// Resets the device, which takes half a second at most. Sleeps.
+    /// Resets the device, or gives up after a second. Sleeps.
     ///
     /// `ETIMEDOUT` if the device is busy all the time, `EIO` if it does not answer or does not obey.
     pub(crate) fn finish(mut self, registers: &Registers) -> Result {

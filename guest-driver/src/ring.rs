@@ -93,7 +93,7 @@ impl Ring {
     /// Brings the ring to its beginning: indices at zero, all buffers offered. The device must have
     /// turned it off. What waited in it is lost.
     pub(crate) fn begin(&mut self) {
-        (self.taken, self.ready) = (0, 0);
+        (self.taken, self.ready, self.offered) = (0, 0, 0);
         io_write!(self.memory, .used.flags, 0);
         io_write!(self.memory, .used.index, 0);
         io_write!(self.memory, .available.flags, 0);
@@ -169,6 +169,9 @@ impl Ring {
 
     /// Offers the buffers of all events taken to the device again.
     pub(crate) fn offer(&mut self) {
+        if self.offered == self.ready {
+            return;
+        }
         self.offered = self.ready;
         // §2.7.13.3: the index that says that a buffer is there is written after the element that
         // says which. And a full barrier rather than one for writes, because the device may write

@@ -71,10 +71,7 @@ impl Told {
     /// Logs a trouble if it is the first of its kind. In any context.
     pub(crate) fn tell(&self, registers: &Registers, trouble: Trouble, what: fmt::Arguments<'_>) {
         self.0[trouble as usize].call_once(|| {
-            dev_warn!(
-                registers.device(),
-                "{what}; this is logged once, and counted each time\n"
-            );
+            dev_warn!(registers.device(), "{what} (logged once)\n");
         });
     }
 }
