@@ -82,7 +82,6 @@ pub struct Evgen<S> {
     cause: u32,
     trouble: Trouble,
     storm: Option<Progress>,
-    last_storm: Option<StormStatus>,
     journal: Journal,
     latencies: Vec<u64>,
     now: u64,
@@ -104,7 +103,6 @@ impl<S: MsiSink> Evgen<S> {
             cause: 0,
             trouble: Trouble::default(),
             storm: None,
-            last_storm: None,
             journal: Journal::default(),
             latencies: Vec::new(),
             now: 0,
@@ -123,11 +121,7 @@ impl<S: MsiSink> Evgen<S> {
             rings: self.rings.iter().map(Ring::stats).collect(),
             raised: self.msix.raised(),
             faults: self.journal.faults,
-            storm: self
-                .storm
-                .as_ref()
-                .map(Progress::status)
-                .or(self.last_storm),
+            storm: self.storm.as_ref().map(Progress::status),
         }
     }
 
@@ -338,7 +332,8 @@ impl<S: MsiSink> Evgen<S> {
         instance: u64,
         now: u64,
     ) -> Result<(), StormError> {
-        if self.storm.is_some() {
+        let running = |storm: &Progress| storm.status().running;
+        if self.storm.as_ref().is_some_and(running) {
             return Err(StormError::Running);
         }
         let now = self.tick(now);
@@ -348,11 +343,8 @@ impl<S: MsiSink> Evgen<S> {
 
     /// Ends the storm, if there is one.
     pub fn stop_storm(&mut self) {
-        if let Some(storm) = self.storm.take() {
-            self.last_storm = Some(StormStatus {
-                running: false,
-                ..storm.status()
-            });
+        if let Some(storm) = &mut self.storm {
+            storm.stop();
         }
     }
 
@@ -388,13 +380,6 @@ impl<S: MsiSink> Evgen<S> {
             if !event.faults.is_empty() {
                 self.befall_all(access, event.ring, event.faults, now);
             }
-        }
-        if self
-            .storm
-            .as_ref()
-            .is_some_and(|storm| storm.due().is_none())
-        {
-            self.stop_storm();
         }
         self.due()
     }
