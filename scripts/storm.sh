@@ -16,13 +16,16 @@ storm.sh: makes the devices of a running guest storm, and asks them what they co
                                     events per second and vector, events at once, seed
   scripts/storm.sh NAME --devices 0,1
                                     any storm, on some devices only
-  scripts/storm.sh storm-stop
+  scripts/storm.sh storm status     how far it is
+  scripts/storm.sh storm stop
 
   scripts/storm.sh list             the storms that have names
   scripts/storm.sh show bursts      the file of one of them, to begin your own with
   scripts/storm.sh check mine.toml  what a storm comes to, without a guest
 
-  scripts/storm.sh stats            generated, delivered, dropped; interrupts
+  scripts/storm.sh top              a live view of all devices
+  scripts/storm.sh stats            generated, delivered, dropped; interrupts; latency
+  scripts/storm.sh events           a line for each event that is made
   scripts/storm.sh inject --device 0 --ring 1 --count 5
   scripts/storm.sh quit             ends the run
 
@@ -80,7 +83,7 @@ if is_storm "${1-}"; then
     # Here, where a path means what it meant to the caller.
     token=$("$lockstorm" storm token "$1") || exit
     shift
-    set -- storm "$token" "$@"
+    set -- storm start "$token" "$@"
 fi
 
 if [[ -z $socket ]]; then
@@ -89,4 +92,9 @@ if [[ -z $socket ]]; then
 fi
 # A socket's path is limited to 107 bytes, and the folder's may be longer.
 cd "$(dirname "$socket")"
-exec "$lockstorm" ctl --socket "${socket##*/}" "$@"
+program=ctl
+if [[ ${1-} == top ]]; then
+    program=top
+    shift
+fi
+exec "$lockstorm" "$program" --socket "${socket##*/}" "$@"
