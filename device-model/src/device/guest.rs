@@ -43,11 +43,23 @@ pub struct Guest {
 impl Guest {
     /// A guest that has found the device and set nothing up.
     pub fn new(rings: u8) -> Self {
-        let config = Config {
+        Self::made_as(Config {
             rings,
-            ring_size_max: 1024,
-            vectors: None,
-        };
+            ..Config::default()
+        })
+    }
+
+    /// The same, with a device that has `vectors` vectors.
+    pub fn with_vectors(rings: u8, vectors: u16) -> Self {
+        Self::made_as(Config {
+            rings,
+            vectors: Some(vectors),
+            ..Config::default()
+        })
+    }
+
+    fn made_as(config: Config) -> Self {
+        let rings = config.rings;
         Self {
             memory: GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY_SIZE)]).unwrap(),
             device: Evgen::new(config, Recorder::default()).unwrap(),
@@ -60,14 +72,19 @@ impl Guest {
     /// A guest whose driver has every ring and vector running, all buffers available.
     pub fn running(rings: u8) -> Self {
         let mut guest = Self::new(rings);
-        guest.config_write(COMMAND, &[0b110]);
-        guest.config_write(MSIX_CONTROL, &[0, 0x80]);
-        for vector in 0..=u64::from(rings) {
-            guest.write_bar(MSIX_BAR, vector * 16 + 8, &(vector as u32).to_le_bytes());
-            guest.write_bar(MSIX_BAR, vector * 16 + 12, &[0; 4]);
-        }
+        guest.unmask_all(u64::from(rings) + 1);
         guest.restart();
         guest
+    }
+
+    /// Enables the function, and the first `vectors` of its vectors.
+    pub fn unmask_all(&mut self, vectors: u64) {
+        self.config_write(COMMAND, &[0b110]);
+        self.config_write(MSIX_CONTROL, &[0, 0x80]);
+        for vector in 0..vectors {
+            self.write_bar(MSIX_BAR, vector * 16 + 8, &(vector as u32).to_le_bytes());
+            self.write_bar(MSIX_BAR, vector * 16 + 12, &[0; 4]);
+        }
     }
 
     /// Turns every ring on, all buffers available, as after a reset.
@@ -130,16 +147,40 @@ impl Guest {
         self.put(ring_base(ring) + 0x1002, &index.to_le_bytes());
     }
 
+    /// Says after how many used buffers the driver wants to be interrupted by the next one.
+    pub fn set_used_event(&self, ring: usize, used_event: u16) {
+        let address = ring_base(ring) + 0x1004 + u64::from(RING_SIZE) * 2;
+        self.put(address, &used_event.to_le_bytes());
+    }
+
+    /// The used index, as it stands in memory.
+    pub fn used_index(&self, ring: usize) -> u16 {
+        u16::from_le_bytes(self.take(ring_base(ring) + 0x2002))
+    }
+
+    /// Used buffers that were taken, modulo 2^16.
+    pub fn next_used(&self, ring: usize) -> u16 {
+        self.next_used[ring]
+    }
+
     /// Takes every event out of the ring and makes its buffer available again.
     pub fn drain(&mut self, ring: usize) -> Vec<Event> {
+        let events = self.drain_raw(ring);
+        let events = events.iter().map(Event::from_bytes);
+        events.map(|event| event.expect("checksum")).collect()
+    }
+
+    /// The same, with what is no event too. What a buffer held is cleared when it is offered.
+    pub fn drain_raw(&mut self, ring: usize) -> Vec<[u8; EVENT_SIZE]> {
         let mut events = Vec::new();
-        while self.next_used[ring] != u16::from_le_bytes(self.take(ring_base(ring) + 0x2002)) {
+        while self.next_used[ring] != self.used_index(ring) {
             let slot = u64::from(self.next_used[ring] % RING_SIZE);
             let used: [u8; 8] = self.take(ring_base(ring) + 0x2004 + slot * 8);
             assert_eq!(used[4..], 64_u32.to_le_bytes());
             let index = u16::from_le_bytes([used[0], used[1]]);
             let buffer = ring_base(ring) + 0x4000 + u64::from(index) * EVENT_SIZE as u64;
-            events.push(Event::from_bytes(&self.take(buffer)).expect("checksum"));
+            events.push(self.take(buffer));
+            self.put(buffer, &[0; EVENT_SIZE]);
             self.next_used[ring] = self.next_used[ring].wrapping_add(1);
             self.offer(ring, index);
         }
