@@ -105,7 +105,8 @@ impl PciFunction for Function {
     }
 
     fn bar_write(&self, index: u8, offset: u64, data: &[u8]) -> Outcome {
-        self.device().bar_write(&self.memory, index, offset, data, 0);
+        self.device()
+            .bar_write(&self.memory, index, offset, data, 0);
         Outcome::Done
     }
 }

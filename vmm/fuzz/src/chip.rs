@@ -61,7 +61,11 @@ impl IrqChip for Handle {
             return Err(errno::Error::new(EINVAL));
         }
         for gsi in chip.irqfds.keys() {
-            assert_eq!(table.get(gsi), chip.routes.get(gsi), "a route changed under fire");
+            assert_eq!(
+                table.get(gsi),
+                chip.routes.get(gsi),
+                "a route changed under fire"
+            );
         }
         chip.routes = table;
         Ok(())
@@ -81,6 +85,14 @@ impl IrqChip for Handle {
         let count = irqfd.read().unwrap_or(0) as usize;
         let message = chip.routes[&gsi];
         chip.arrived.extend(vec![message; count]);
+        Ok(())
+    }
+
+    fn signal(&self, message: MsiMessage) -> Result<(), errno::Error> {
+        if Chip::refuses(message) {
+            return Err(errno::Error::new(EINVAL));
+        }
+        self.0.lock().unwrap().arrived.push(message);
         Ok(())
     }
 }

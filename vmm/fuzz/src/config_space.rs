@@ -15,21 +15,72 @@ use crate::device::steps;
 /// An access by a guest.
 #[derive(Arbitrary, Debug)]
 enum Access {
-    EcamRead { offset: u32, width: u8 },
-    EcamWrite { offset: u32, data: [u8; 8], width: u8 },
-    PortRead { offset: u8, width: u8 },
-    PortWrite { offset: u8, data: [u8; 4], width: u8 },
+    EcamRead {
+        offset: u32,
+        width: u8,
+    },
+    EcamWrite {
+        offset: u32,
+        data: [u8; 8],
+        width: u8,
+    },
+    PortRead {
+        offset: u8,
+        width: u8,
+    },
+    PortWrite {
+        offset: u8,
+        data: [u8; 4],
+        width: u8,
+    },
     /// A write to configuration space where a device is.
-    Write { slot: u8, register: u8, data: [u8; 8], width: u8 },
+    Write {
+        slot: u8,
+        register: u8,
+        data: [u8; 8],
+        width: u8,
+    },
     /// A BAR is placed in one of the windows, by page, or anywhere.
-    Place { slot: u8, msix: bool, page: u8, high: bool },
-    PlaceAnywhere { slot: u8, msix: bool, address: u64 },
-    Command { slot: u8, command: u8 },
-    Reset { slot: u8 },
-    MemoryRead { address: u64, width: u8 },
-    MemoryWrite { address: u64, data: [u8; 8], width: u8 },
-    BarRead { slot: u8, msix: bool, offset: u16, width: u8 },
-    BarWrite { slot: u8, msix: bool, offset: u16, data: [u8; 8], width: u8 },
+    Place {
+        slot: u8,
+        msix: bool,
+        page: u8,
+        high: bool,
+    },
+    PlaceAnywhere {
+        slot: u8,
+        msix: bool,
+        address: u64,
+    },
+    Command {
+        slot: u8,
+        command: u8,
+    },
+    Reset {
+        slot: u8,
+    },
+    MemoryRead {
+        address: u64,
+        width: u8,
+    },
+    MemoryWrite {
+        address: u64,
+        data: [u8; 8],
+        width: u8,
+    },
+    BarRead {
+        slot: u8,
+        msix: bool,
+        offset: u16,
+        width: u8,
+    },
+    BarWrite {
+        slot: u8,
+        msix: bool,
+        offset: u16,
+        data: [u8; 8],
+        width: u8,
+    },
 }
 
 struct Machine {
@@ -81,7 +132,9 @@ impl Machine {
             })
             .collect();
         for function in &functions {
-            segment.add(Arc::clone(function) as Arc<dyn PciFunction>).unwrap();
+            segment
+                .add(Arc::clone(function) as Arc<dyn PciFunction>)
+                .unwrap();
         }
         let segment = Arc::new(segment);
         Self {
@@ -98,9 +151,14 @@ impl Machine {
         match *access {
             Access::EcamRead { offset, width } => {
                 let offset = u64::from(offset) & 0xf_ffff;
-                self.ecam.read(offset, &mut [0; 8][..usize::from(width % 9)]);
+                self.ecam
+                    .read(offset, &mut [0; 8][..usize::from(width % 9)]);
             }
-            Access::EcamWrite { offset, data, width } => {
+            Access::EcamWrite {
+                offset,
+                data,
+                width,
+            } => {
                 let offset = u64::from(offset) & 0xf_ffff;
                 self.ecam.write(offset, &data[..usize::from(width % 9)]);
             }
@@ -108,14 +166,33 @@ impl Machine {
                 let data = &mut [0; 4][..usize::from(width % 5)];
                 self.ports.read((offset % 8).into(), data);
             }
-            Access::PortWrite { offset, data, width } => {
-                self.ports.write((offset % 8).into(), &data[..usize::from(width % 5)]);
+            Access::PortWrite {
+                offset,
+                data,
+                width,
+            } => {
+                self.ports
+                    .write((offset % 8).into(), &data[..usize::from(width % 5)]);
             }
-            Access::Write { slot, register, data, width } => {
+            Access::Write {
+                slot,
+                register,
+                data,
+                width,
+            } => {
                 self.write(slot, register.into(), &data[..usize::from(width % 9)]);
             }
-            Access::Place { slot, msix, page, high } => {
-                let window = if high && msix { BAR_WINDOW_64 } else { BAR_WINDOW_32 };
+            Access::Place {
+                slot,
+                msix,
+                page,
+                high,
+            } => {
+                let window = if high && msix {
+                    BAR_WINDOW_64
+                } else {
+                    BAR_WINDOW_32
+                };
                 let end = window.end() - 0x1_0000 * u64::from(page & 1);
                 let address = match page & 2 {
                     0 => window.start + u64::from(page >> 2) * 0x1000,
@@ -123,24 +200,46 @@ impl Machine {
                 };
                 self.place(slot, msix, address);
             }
-            Access::PlaceAnywhere { slot, msix, address } => self.place(slot, msix, address),
+            Access::PlaceAnywhere {
+                slot,
+                msix,
+                address,
+            } => self.place(slot, msix, address),
             Access::Command { slot, command } => self.write(slot, 0x04, &[command]),
             Access::Reset { slot } => self.write(slot, 0x54, &[1]),
             Access::MemoryRead { address, width } => {
-                self.bus.read(address, &mut [0; 8][..usize::from(width % 9)]);
+                self.bus
+                    .read(address, &mut [0; 8][..usize::from(width % 9)]);
             }
-            Access::MemoryWrite { address, data, width } => {
+            Access::MemoryWrite {
+                address,
+                data,
+                width,
+            } => {
                 let _ = self.bus.write(address, &data[..usize::from(width % 9)]);
             }
-            Access::BarRead { slot, msix, offset, width } => {
+            Access::BarRead {
+                slot,
+                msix,
+                offset,
+                width,
+            } => {
                 let bar = self.bar(slot, msix);
                 let data = &mut [0; 8][..usize::from(width % 9)];
                 self.bus.read(bar.address.wrapping_add(offset.into()), data);
             }
-            Access::BarWrite { slot, msix, offset, data, width } => {
+            Access::BarWrite {
+                slot,
+                msix,
+                offset,
+                data,
+                width,
+            } => {
                 let bar = self.bar(slot, msix);
                 let data = &data[..usize::from(width % 9)];
-                let _ = self.bus.write(bar.address.wrapping_add(offset.into()), data);
+                let _ = self
+                    .bus
+                    .write(bar.address.wrapping_add(offset.into()), data);
             }
         }
     }

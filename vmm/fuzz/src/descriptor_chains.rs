@@ -12,7 +12,10 @@ enum Place {
     Low(u16),
     High(u16),
     /// So many bytes before the end of a piece of memory.
-    End { high: bool, before: u8 },
+    End {
+        high: bool,
+        before: u8,
+    },
     Any(u64),
 }
 
@@ -54,10 +57,21 @@ enum Move {
         proper: bool,
     },
     /// An entry of the available ring.
-    Entry { ring: u8, slot: u8, head: u16 },
+    Entry {
+        ring: u8,
+        slot: u8,
+        head: u16,
+    },
     /// The available index.
-    Index { ring: u8, index: u16, all: bool },
-    UsedEvent { ring: u8, index: u16 },
+    Index {
+        ring: u8,
+        index: u16,
+        all: bool,
+    },
+    UsedEvent {
+        ring: u8,
+        index: u16,
+    },
     Any(Step),
 }
 
@@ -147,7 +161,10 @@ fn write_memory(machine: &Machine, step: &Move) {
         }
         Move::Entry { ring, slot, head } => {
             let ring = read(Register::RingAvailable, ring);
-            put(ring.wrapping_add(4 + u64::from(slot) * 2), &head.to_le_bytes());
+            put(
+                ring.wrapping_add(4 + u64::from(slot) * 2),
+                &head.to_le_bytes(),
+            );
         }
         Move::Index { ring, index, all } => {
             let size = read(Register::RingSize, ring) as u16;

@@ -37,27 +37,73 @@ impl MsiSink for Recorder {
 /// Something that a guest, time or the host does to a device.
 #[derive(Arbitrary, Clone, Debug)]
 pub enum Step {
-    ConfigWrite { offset: u8, data: [u8; 4], width: u8 },
-    ConfigRead { offset: u16, width: u8 },
+    ConfigWrite {
+        offset: u8,
+        data: [u8; 4],
+        width: u8,
+    },
+    ConfigRead {
+        offset: u16,
+        width: u8,
+    },
     /// A write to a register as it should be.
-    Register { which: u8, ring: u8, value: u64 },
+    Register {
+        which: u8,
+        ring: u8,
+        value: u64,
+    },
     /// An access to anything else.
-    BarWrite { bar: u8, offset: u32, data: [u8; 8], width: u8 },
-    BarRead { bar: u8, offset: u32, width: u8 },
+    BarWrite {
+        bar: u8,
+        offset: u32,
+        data: [u8; 8],
+        width: u8,
+    },
+    BarRead {
+        bar: u8,
+        offset: u32,
+        width: u8,
+    },
     /// The driver allows everything, and begins.
     Begin,
-    Doorbell { ring: u8, count: u32 },
-    Inject { ring: u8, count: u8, acknowledge: bool },
-    Withhold { ring: u8, count: u8 },
-    Fault { ring: u8, fault: u8, count: u32 },
-    Hold { vector: u16, held: bool },
+    Doorbell {
+        ring: u8,
+        count: u32,
+    },
+    Inject {
+        ring: u8,
+        count: u8,
+        acknowledge: bool,
+    },
+    Withhold {
+        ring: u8,
+        count: u8,
+    },
+    Fault {
+        ring: u8,
+        fault: u8,
+        count: u32,
+    },
+    Hold {
+        vector: u16,
+        held: bool,
+    },
     HostReset,
-    Storm { which: u8, instance: u8 },
+    Storm {
+        which: u8,
+        instance: u8,
+    },
     StopStorm,
     /// Time passes: `time` << `shift` nanoseconds.
-    Pass { time: u16, shift: u8 },
+    Pass {
+        time: u16,
+        shift: u8,
+    },
     /// The guest writes to its memory.
-    Memory { address: u16, data: [u8; 8] },
+    Memory {
+        address: u16,
+        data: [u8; 8],
+    },
     TakeLatencies,
 }
 
@@ -111,7 +157,9 @@ impl Machine {
         Ok(Self::new(Config {
             rings,
             ring_size_max: 1 << plan.int_in_range(1..=10)?,
-            vectors: vectors.map(|vectors| vectors % 2048 + 1).filter(|&v| v > rings.into()),
+            vectors: vectors
+                .map(|vectors| vectors % 2048 + 1)
+                .filter(|&v| v > rings.into()),
         }))
     }
 
@@ -123,28 +171,42 @@ impl Machine {
     pub fn take(&mut self, step: &Step) {
         self.look();
         let resets = self.act(step);
-        self.check(resets, matches!(step, Step::Memory { .. } | Step::HostReset));
+        self.check(
+            resets,
+            matches!(step, Step::Memory { .. } | Step::HostReset),
+        );
     }
 
     /// A write to a register, of the register's width.
     pub fn write(&mut self, register: Register, ring: usize, value: u64) {
-        let width = REGISTERS.iter().find(|d| d.register == register).unwrap().width;
+        let width = REGISTERS
+            .iter()
+            .find(|d| d.register == register)
+            .unwrap()
+            .width;
         let offset = register.offset(ring) as u64;
         let data = value.to_le_bytes();
-        self.device.bar_write(&self.memory, REGISTER_BAR, offset, &data[..width], self.now);
+        self.device
+            .bar_write(&self.memory, REGISTER_BAR, offset, &data[..width], self.now);
     }
 
     /// Reads a register.
     pub fn read(&self, register: Register, ring: usize) -> u64 {
-        let width = REGISTERS.iter().find(|d| d.register == register).unwrap().width;
+        let width = REGISTERS
+            .iter()
+            .find(|d| d.register == register)
+            .unwrap()
+            .width;
         let mut data = [0; 8];
         let offset = register.offset(ring) as u64;
-        self.device.bar_read(REGISTER_BAR, offset, &mut data[..width], self.now);
+        self.device
+            .bar_read(REGISTER_BAR, offset, &mut data[..width], self.now);
         u64::from_le_bytes(data)
     }
 
     pub fn config_write(&mut self, offset: u16, data: &[u8]) {
-        self.device.config_write(&self.memory, offset, data, self.now);
+        self.device
+            .config_write(&self.memory, offset, data, self.now);
     }
 
     /// Memory space, bus mastering and MSI-X on, vectors unmasked, device running.
@@ -164,7 +226,11 @@ impl Machine {
         let now = self.now;
         let (device, memory) = (&mut self.device, &self.memory);
         match *step {
-            Step::ConfigWrite { offset, data, width } => {
+            Step::ConfigWrite {
+                offset,
+                data,
+                width,
+            } => {
                 let data = &data[..usize::from(width % 5)];
                 device.config_write(memory, offset.into(), data, now);
                 let flr = usize::from(0x54_u8.wrapping_sub(offset));
@@ -177,7 +243,12 @@ impl Machine {
                 let register = REGISTERS[usize::from(which) % REGISTERS.len()];
                 self.write(register.register, usize::from(ring) % register.count, value);
             }
-            Step::BarWrite { bar, offset, data, width } => {
+            Step::BarWrite {
+                bar,
+                offset,
+                data,
+                width,
+            } => {
                 let data = &data[..usize::from(width % 9)];
                 device.bar_write(memory, bar % 4, offset.into(), data, now);
             }
@@ -189,7 +260,11 @@ impl Machine {
             Step::Doorbell { ring, count } => {
                 device.doorbell(memory, usize::from(ring % 9), count.into(), now);
             }
-            Step::Inject { ring, count, acknowledge } => {
+            Step::Inject {
+                ring,
+                count,
+                acknowledge,
+            } => {
                 let injection = Injection {
                     ring: usize::from(ring % 9),
                     kind: count.into(),
@@ -239,8 +314,14 @@ impl Machine {
         assert_eq!(next, self.device.due());
         let after = self.device.stats();
         if due.is_none_or(|due| due > self.now) {
-            assert_eq!(before.rings, after.rings, "something was made that was not due");
-            assert_eq!(before.raised, after.raised, "an interrupt came that was not due");
+            assert_eq!(
+                before.rings, after.rings,
+                "something was made that was not due"
+            );
+            assert_eq!(
+                before.raised, after.raised,
+                "an interrupt came that was not due"
+            );
         }
         let storms = after.storm.is_some_and(|storm| storm.running);
         assert!(
@@ -294,7 +375,9 @@ impl Machine {
         let mut digest = 0_u64;
         for (start, size) in MEMORY {
             let mut bytes = vec![0; size];
-            self.memory.read_slice(&mut bytes, GuestAddress(start)).unwrap();
+            self.memory
+                .read_slice(&mut bytes, GuestAddress(start))
+                .unwrap();
             for word in bytes.as_chunks().0 {
                 digest = (digest ^ u64::from_le_bytes(*word))
                     .wrapping_mul(0x100_0000_01b3)
@@ -342,23 +425,30 @@ impl Machine {
             && !self.may_write()
             && !writes
         {
-            assert_eq!(before, self.digest(), "the device wrote to memory and must not");
+            assert_eq!(
+                before,
+                self.digest(),
+                "the device wrote to memory and must not"
+            );
         }
     }
 
     /// The events that are told are those that are counted.
     fn check_made(&mut self, stats: &Stats, reset: bool) {
         let (made, lost) = self.collect();
-        let sum = |of: fn(&RingStats) -> u64, stats: &Stats| -> u64 {
-            stats.rings.iter().map(of).sum()
-        };
+        let sum =
+            |of: fn(&RingStats) -> u64, stats: &Stats| -> u64 { stats.rings.iter().map(of).sum() };
         let generated = sum(|ring| ring.generated, stats);
         if reset {
             self.made = generated;
             return;
         }
         assert_eq!(self.made, generated, "told, and counted");
-        let count = |fates: &[Fate]| made.iter().filter(|made| fates.contains(&made.fate)).count();
+        let count = |fates: &[Fate]| {
+            made.iter()
+                .filter(|made| fates.contains(&made.fate))
+                .count()
+        };
         let grown = |of: fn(&RingStats) -> u64| sum(of, stats) - sum(of, &self.before.stats);
         if lost == 0 {
             let delivered = count(&[Fate::Delivered, Fate::Withheld]) as u64;

@@ -97,13 +97,26 @@ impl Driver {
         }
         self.on = false;
         let left = self.used_index(machine).wrapping_sub(self.next_used);
-        assert!(left <= SIZE, "the used index of a ring that is off is wrong by {left}");
+        assert!(
+            left <= SIZE,
+            "the used index of a ring that is off is wrong by {left}"
+        );
         self.drain(machine);
         let now = machine.device.stats().rings[self.ring];
         let delivered = now.delivered - self.base.delivered + now.extra - self.base.extra;
         let withheld = machine.withheld[self.ring] - self.withheld;
-        assert_eq!(self.good, delivered - withheld, "ring {}: {now:?}", self.ring);
-        assert_eq!(self.bad, now.faulted - self.base.faulted, "ring {}: {now:?}", self.ring);
+        assert_eq!(
+            self.good,
+            delivered - withheld,
+            "ring {}: {now:?}",
+            self.ring
+        );
+        assert_eq!(
+            self.bad,
+            now.faulted - self.base.faulted,
+            "ring {}: {now:?}",
+            self.ring
+        );
     }
 
     /// Takes what is in the used ring, and gives the buffers back.
@@ -129,7 +142,11 @@ impl Driver {
             self.offer(machine, index);
         }
         // used_event: an interrupt for the next one, please.
-        put(machine, self.base() + 0x44 + u64::from(SIZE) * 2, &self.next_used.to_le_bytes());
+        put(
+            machine,
+            self.base() + 0x44 + u64::from(SIZE) * 2,
+            &self.next_used.to_le_bytes(),
+        );
     }
 
     fn used_index(&self, machine: &Machine) -> u16 {
@@ -146,11 +163,17 @@ impl Driver {
 }
 
 fn put(machine: &Machine, address: u64, data: &[u8]) {
-    machine.memory.write_slice(data, GuestAddress(address)).unwrap();
+    machine
+        .memory
+        .write_slice(data, GuestAddress(address))
+        .unwrap();
 }
 
 fn take<const N: usize>(machine: &Machine, address: u64) -> [u8; N] {
     let mut data = [0; N];
-    machine.memory.read_slice(&mut data, GuestAddress(address)).unwrap();
+    machine
+        .memory
+        .read_slice(&mut data, GuestAddress(address))
+        .unwrap();
     data
 }

@@ -18,18 +18,45 @@ use crate::device::{Raised, steps};
 #[derive(Arbitrary, Debug)]
 enum Touch {
     /// A field of a table entry, by 4 bytes.
-    Entry { vector: u16, field: u8, value: u32 },
+    Entry {
+        vector: u16,
+        field: u8,
+        value: u32,
+    },
     /// Half a table entry.
-    Half { vector: u16, upper: bool, value: u64 },
+    Half {
+        vector: u16,
+        upper: bool,
+        value: u64,
+    },
     /// An access of any kind, aligned or not.
-    Write { offset: u16, data: [u8; 8], width: u8 },
-    Read { offset: u16, width: u8 },
+    Write {
+        offset: u16,
+        data: [u8; 8],
+        width: u8,
+    },
+    Read {
+        offset: u16,
+        width: u8,
+    },
     /// Message Control, or a part of it.
-    Control { enable: bool, mask: bool, width: u8 },
+    Control {
+        enable: bool,
+        mask: bool,
+        width: u8,
+    },
     BusMaster(bool),
-    Hold { vector: u16, held: bool },
-    Trigger { vector: u16 },
-    TriggerMany { vector: u16, count: u8 },
+    Hold {
+        vector: u16,
+        held: bool,
+    },
+    Trigger {
+        vector: u16,
+    },
+    TriggerMany {
+        vector: u16,
+        count: u8,
+    },
     Reset,
     FunctionLevelReset,
 }
@@ -121,7 +148,8 @@ impl Model {
             return 0;
         };
         let bits = self.vectors.iter().skip(first).take(32).enumerate();
-        bits.map(|(bit, vector)| u32::from(vector.pending) << bit).sum()
+        bits.map(|(bit, vector)| u32::from(vector.pending) << bit)
+            .sum()
     }
 }
 
@@ -193,19 +221,35 @@ impl Machine {
     fn take(&mut self, touch: &Touch) {
         let vectors = self.model.vectors.len() as u16;
         match *touch {
-            Touch::Entry { vector, field, value } => {
+            Touch::Entry {
+                vector,
+                field,
+                value,
+            } => {
                 let offset = u64::from(vector % vectors) * 16 + u64::from(field % 4) * 4;
                 self.write(offset, &value.to_le_bytes());
             }
-            Touch::Half { vector, upper, value } => {
+            Touch::Half {
+                vector,
+                upper,
+                value,
+            } => {
                 let offset = u64::from(vector % vectors) * 16 + u64::from(upper) * 8;
                 self.write(offset, &value.to_le_bytes());
             }
-            Touch::Write { offset, data, width } => {
+            Touch::Write {
+                offset,
+                data,
+                width,
+            } => {
                 self.write(offset.into(), &data[..usize::from(width % 9)]);
             }
             Touch::Read { offset, width } => self.read(offset.into(), (width % 9).into()),
-            Touch::Control { enable, mask, width } => {
+            Touch::Control {
+                enable,
+                mask,
+                width,
+            } => {
                 let high = u8::from(enable) << 7 | u8::from(mask) << 6;
                 match width % 3 {
                     0 => self.config(0x43, &[high]),
@@ -220,8 +264,14 @@ impl Machine {
                 self.model.bus_master = on;
             }
             Touch::Hold { vector, held } => {
-                let known = self.device.hold_vector(vector % (vectors + 2), held).is_ok();
-                let of = self.model.vectors.get_mut(usize::from(vector % (vectors + 2)));
+                let known = self
+                    .device
+                    .hold_vector(vector % (vectors + 2), held)
+                    .is_ok();
+                let of = self
+                    .model
+                    .vectors
+                    .get_mut(usize::from(vector % (vectors + 2)));
                 assert_eq!(known, of.is_some());
                 if let Some(of) = of {
                     of.held = held;
@@ -235,8 +285,12 @@ impl Machine {
             }
             Touch::Reset => {
                 let (offset, value) = (Register::Control.offset(0) as u64, [2, 0, 0, 0]);
-                self.device.bar_write(&self.memory, REGISTER_BAR, offset, &value, 0);
-                self.model.vectors.iter_mut().for_each(|vector| vector.pending = false);
+                self.device
+                    .bar_write(&self.memory, REGISTER_BAR, offset, &value, 0);
+                self.model
+                    .vectors
+                    .iter_mut()
+                    .for_each(|vector| vector.pending = false);
             }
             Touch::FunctionLevelReset => {
                 self.config(0x54, &[1]);
@@ -251,13 +305,15 @@ impl Machine {
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) {
-        self.device.bar_write(&self.memory, MSIX_BAR, offset, data, 0);
+        self.device
+            .bar_write(&self.memory, MSIX_BAR, offset, data, 0);
         self.model.write(offset, data);
     }
 
     fn read(&self, offset: u64, width: usize) {
         let (mut found, mut expected) = ([0xa5; 8], [0xa5; 8]);
-        self.device.bar_read(MSIX_BAR, offset, &mut found[..width], 0);
+        self.device
+            .bar_read(MSIX_BAR, offset, &mut found[..width], 0);
         self.model.read(offset, &mut expected[..width]);
         assert_eq!(found, expected, "{width} bytes at {offset:#x}");
     }
@@ -266,9 +322,12 @@ impl Machine {
     fn trigger(&mut self, vector: u16) {
         let offset = Register::RingVector.offset(0) as u64;
         let value = u32::from(vector).to_le_bytes();
-        self.device.bar_write(&self.memory, REGISTER_BAR, offset, &value, 0);
+        self.device
+            .bar_write(&self.memory, REGISTER_BAR, offset, &value, 0);
         let fault = Fault::SpuriousInterrupt;
-        self.device.inject_fault(&self.memory, 0, fault, 1, 0).unwrap();
+        self.device
+            .inject_fault(&self.memory, 0, fault, 1, 0)
+            .unwrap();
         self.model.vectors[usize::from(vector)].pending = true;
         self.model.settle();
     }

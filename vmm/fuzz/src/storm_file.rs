@@ -43,7 +43,8 @@ pub fn storm_file(data: &[u8]) {
 
 /// Runs the begin of a storm twice, once in time and once late: it must be the same.
 fn run(storm: &Storm, rings: u8, instance: u64) {
-    let memory: GuestMemoryMmap = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1000)]).unwrap();
+    let memory: GuestMemoryMmap =
+        GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1000)]).unwrap();
     let config = Config {
         rings,
         ..Config::default()
@@ -71,8 +72,13 @@ fn run(storm: &Storm, rings: u8, instance: u64) {
         assert_eq!(punctual.digest, late.digest);
     }
     if !late.running {
-        assert!(late.total.is_none_or(|total| total == late.made), "{late:?}");
+        assert!(
+            late.total.is_none_or(|total| total == late.made),
+            "{late:?}"
+        );
     }
-    assert!(late.total.is_none_or(|total| total >= late.made), "{late:?}");
+    assert!(
+        late.total.is_none_or(|total| total >= late.made),
+        "{late:?}"
+    );
 }
-

@@ -10,24 +10,57 @@ use crate::driver::Driver;
 /// What goes on around a driver that does everything right.
 #[derive(Arbitrary, Debug)]
 enum Turn {
-    On { ring: u8, event_index: bool },
+    On {
+        ring: u8,
+        event_index: bool,
+    },
     Off(u8),
     Drain(u8),
     Run(bool),
     Reset,
-    Coalesce { ring: u8, count: u8, time: u8 },
-    Vector { ring: u8, vector: u8 },
+    Coalesce {
+        ring: u8,
+        count: u8,
+        time: u8,
+    },
+    Vector {
+        ring: u8,
+        vector: u8,
+    },
     Acknowledge(u8),
     ClearCause,
-    Doorbell { ring: u8, count: u16 },
-    Inject { ring: u8, count: u8, acknowledge: bool },
-    Withhold { ring: u8, count: u8 },
-    Fault { ring: u8, fault: u8, count: u8 },
-    Hold { vector: u8, held: bool },
+    Doorbell {
+        ring: u8,
+        count: u16,
+    },
+    Inject {
+        ring: u8,
+        count: u8,
+        acknowledge: bool,
+    },
+    Withhold {
+        ring: u8,
+        count: u8,
+    },
+    Fault {
+        ring: u8,
+        fault: u8,
+        count: u8,
+    },
+    Hold {
+        vector: u8,
+        held: bool,
+    },
     HostReset,
-    Storm { which: u8, instance: u8 },
+    Storm {
+        which: u8,
+        instance: u8,
+    },
     StopStorm,
-    Pass { time: u16, shift: u8 },
+    Pass {
+        time: u16,
+        shift: u8,
+    },
 }
 
 /// Storms and faults on a device whose driver does everything right: what it takes out of its rings
@@ -65,7 +98,10 @@ fn take(machine: &mut Machine, drivers: &mut [Driver], turn: &Turn) {
         machine.write(which, ring(of), value);
     };
     match *turn {
-        Turn::On { ring: of, event_index } => {
+        Turn::On {
+            ring: of,
+            event_index,
+        } => {
             drivers[ring(of)].turn_on(machine, event_index);
         }
         Turn::Off(of) => drivers[ring(of)].turn_off(machine),
@@ -83,7 +119,11 @@ fn take(machine: &mut Machine, drivers: &mut [Driver], turn: &Turn) {
             ring,
             count: count.into(),
         }),
-        Turn::Inject { ring, count, acknowledge } => machine.take(&Step::Inject {
+        Turn::Inject {
+            ring,
+            count,
+            acknowledge,
+        } => machine.take(&Step::Inject {
             ring,
             count,
             acknowledge,

@@ -12,7 +12,9 @@ const FILES: usize = 40;
 const BYTES: usize = 4096;
 
 fn corpus(target: &str) -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("corpus")
+        .join(target);
     let entries = fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
     let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     files.sort();
@@ -23,10 +25,19 @@ fn corpus(target: &str) -> Vec<PathBuf> {
 fn the_corpus_breaks_no_rule() {
     for (name, target) in TARGETS {
         let files = corpus(name);
-        assert!((1..=FILES).contains(&files.len()), "{name}: {} files", files.len());
+        assert!(
+            (1..=FILES).contains(&files.len()),
+            "{name}: {} files",
+            files.len()
+        );
         for file in files {
             let data = fs::read(&file).unwrap();
-            assert!(data.len() <= BYTES, "{}: {} bytes", file.display(), data.len());
+            assert!(
+                data.len() <= BYTES,
+                "{}: {} bytes",
+                file.display(),
+                data.len()
+            );
             // Says which file it was if the target panics.
             println!("{}", file.display());
             target(&data);
@@ -39,7 +50,10 @@ fn the_corpus_breaks_no_rule() {
 fn every_target_is_built() {
     let manifest = include_str!("../Cargo.toml");
     for (name, _) in TARGETS {
-        assert!(manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")), "{name}");
+        assert!(
+            manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")),
+            "{name}"
+        );
     }
     assert_eq!(manifest.matches("[[bin]]").count(), TARGETS.len());
 }
@@ -49,7 +63,9 @@ fn every_target_is_built() {
 fn noise_breaks_no_rule() {
     let mut state = 1_u64;
     let noise: Vec<u8> = std::iter::repeat_with(|| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         (state >> 56) as u8
     })
     .take(2000)
