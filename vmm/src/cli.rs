@@ -96,7 +96,7 @@ pub struct Boot {
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
     pub timeout: Option<u64>,
     /// Storm on all devices once the guest is ready: its name (see `lockstorm storm list`), file or
-    /// token, or rate=EVENTS per second and vector[,burst=EVENTS at once][,seconds=S][,seed=N]
+    /// token, or rate=N,burst=N,seconds=N,seed=N: events per second and vector, events at once
     #[arg(long, value_name = "STORM", value_parser = storms::find)]
     pub storm: Option<Storm>,
 }

@@ -54,8 +54,8 @@ enum CtlRequest {
     },
     /// Start a storm
     Storm {
-        /// Its name (see `lockstorm storm list`), file or token, or rate=EVENTS per second and
-        /// vector[,burst=EVENTS at once][,seconds=S][,seed=N]
+        /// Its name (see `lockstorm storm list`), file or token, or rate=N,burst=N,seconds=N,seed=N
+        /// of which all but the rate may be left out
         #[arg(value_name = "STORM", value_parser = storms::find)]
         storm: Storm,
         /// Devices, as 0,1,…; all if not given

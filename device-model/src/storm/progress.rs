@@ -132,6 +132,11 @@ impl Progress {
         Some(planned)
     }
 
+    /// Ends it before its time.
+    pub fn stop(&mut self) {
+        self.due = None;
+    }
+
     /// How far it is.
     pub fn status(&self) -> StormStatus {
         StormStatus {

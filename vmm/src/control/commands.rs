@@ -77,7 +77,7 @@ impl From<Stats> for DeviceStats {
             storm_remaining: stats
                 .storm
                 .filter(|storm| storm.running)
-                .map(|storm| storm.total.unwrap_or(u64::MAX).saturating_sub(storm.made)),
+                .map(|storm| storm.total.unwrap_or(0).saturating_sub(storm.made)),
         }
     }
 }

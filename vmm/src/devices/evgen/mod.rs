@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use kvm_ioctls::VmFd;
 use lockstorm_device_model::abi::event::PAYLOAD_SIZE;
-use lockstorm_device_model::{Config, NoSuchRing, Stats, Storm, StormError};
+use lockstorm_device_model::{Config, Injection, NoSuchRing, Stats, Storm, StormError};
 use thiserror::Error;
 
 use crate::machine::events::Events;
@@ -148,7 +148,17 @@ impl EvgenHost {
             let batch = left.min(INJECT_BATCH);
             function
                 .with_device(|evgen, memory, now| {
-                    evgen.inject(memory, ring, kind, [0; PAYLOAD_SIZE], batch, now)
+                    evgen.inject(
+                        memory,
+                        &Injection {
+                            ring,
+                            kind,
+                            payload: [0; PAYLOAD_SIZE],
+                            count: batch,
+                            acknowledge: false,
+                        },
+                        now,
+                    )
                 })
                 .map_err(|source| CommandError::NoSuchRing { device, source })?;
             left -= batch;
@@ -194,7 +204,6 @@ impl EvgenHost {
                 .with_device(|evgen, _, now| evgen.start_storm(storm, device as u64, now))
                 .map_err(|source| CommandError::Storm { device, source })?;
         }
-        self.worker.wake();
         Ok(())
     }
 
