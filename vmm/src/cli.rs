@@ -7,9 +7,11 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use lockstorm_device_model::Storm;
 
+use crate::completion::Completion;
 use crate::ctl::Ctl;
 use crate::machine::layout;
 use crate::storms::{self, StormCommand};
+use crate::top::Top;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -25,6 +27,7 @@ Examples:
 
   From another terminal, to a guest booted with --control /tmp/storm.sock:
     lockstorm ctl --socket /tmp/storm.sock stats
+    lockstorm top --socket /tmp/storm.sock
 
 Exit status:
   0 as expected · 42 a finding · 2 usage · 69 the machine lacks something
@@ -46,8 +49,12 @@ pub enum Command {
     Boot(Boot),
     /// Talk to a running guest's devices through its control socket
     Ctl(Ctl),
+    /// Watch a running guest's devices
+    Top(Top),
     /// Look at storms: those that there are, and your own
     Storm(StormCommand),
+    /// Print what makes a shell complete lockstorm's commands and options
+    Completion(Completion),
 }
 
 /// Options of `lockstorm boot`.

@@ -6,6 +6,7 @@
 //! here is an interface for others.
 
 pub mod cli;
+pub mod completion;
 pub mod console;
 pub mod control;
 pub mod ctl;
@@ -19,3 +20,4 @@ pub mod signals;
 pub mod storms;
 pub mod supervisor;
 pub mod timeline;
+pub mod top;
