@@ -103,11 +103,17 @@ pub struct Boot {
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
     pub timeout: Option<u64>,
     /// Storm on all devices once the guest is ready: its name (see `lockstorm storm list`), file or
+<<<<<<< HEAD
     /// token, or rate=EVENTS per second and vector[,burst=EVENTS at once][,seconds=S][,seed=N] and
     /// faults: lost-interrupt=50 befalls one event in 50. Given more than once, the next storm
     /// begins whenever the guest is ready again
     #[arg(long = "storm", value_name = "STORM", value_parser = storms::find)]
     pub storms: Vec<Storm>,
+=======
+    /// token, or rate=N,burst=N,seconds=N,seed=N: events per second and vector, events at once
+    #[arg(long, value_name = "STORM", value_parser = storms::find)]
+    pub storm: Option<Storm>,
+>>>>>>> storms
 }
 
 /// A month: nobody waits longer, and no sum of times overflows.
