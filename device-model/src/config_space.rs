@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! The function's configuration space: a type 0 header with one capability, MSI-X.
+//! The function's configuration space: a type 0 header with two capabilities, MSI-X and Advanced
+//! Features, which brings function level reset.
 //!
 //! It is 256 bytes and a mask of the bits that the guest may write. With those, an access of any
 //! width works, and sizing a BAR (PCI Local Bus 3.0, §6.2.5.1) needs no code of its own.
@@ -18,6 +19,14 @@ pub enum ConfigOutcome {
     Done,
     /// A BAR moved, or decoding was turned on or off: look at [`crate::Evgen::bars`] again.
     BarsChanged,
+}
+
+/// What a write to configuration space means for host and device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Written {
+    pub outcome: ConfigOutcome,
+    /// The guest asked for a function level reset. Configuration space has gone through it already.
+    pub function_level_reset: bool,
 }
 
 /// A BAR as the guest has placed it.
@@ -47,16 +56,29 @@ const MSIX_CONTROL_HIGH: usize = MSIX + 3;
 const MSIX_ENABLE: u8 = 1 << 7;
 const MSIX_FUNCTION_MASK: u8 = 1 << 6;
 
+/// Advanced Features (PCI ECN "Advanced Capabilities for Conventional PCI").
+const ADVANCED_FEATURES: usize = 0x50;
+const ADVANCED_FEATURES_ID: u8 = 0x13;
+const ADVANCED_FEATURES_LENGTH: u8 = 6;
+/// There is the bit Transactions Pending, which is always clear: a reset finds no access of the
+/// device under way, because each is over before the device is asked for anything else.
+const ADVANCED_FEATURES_TP: u8 = 1 << 0;
+const ADVANCED_FEATURES_FLR: u8 = 1 << 1;
+const ADVANCED_FEATURES_CONTROL: usize = ADVANCED_FEATURES + 4;
+/// Reads as zero.
+const INITIATE_FLR: u8 = 1 << 0;
+
 const BAR_64_BIT: u8 = 0b100;
 
 pub(crate) struct ConfigSpace {
     bytes: [u8; 256],
+    /// The bits that the guest may write; all of them are zero at power-on.
     writable: [u8; 256],
     msix_bar_size: u64,
 }
 
 impl ConfigSpace {
-    /// As after reset, for a function with `vectors` MSI-X vectors.
+    /// As at power-on, for a function with `vectors` MSI-X vectors.
     pub fn new(vectors: usize) -> Self {
         let mut space = Self {
             bytes: [0; 256],
@@ -72,11 +94,15 @@ impl ConfigSpace {
         space.set(STATUS, &[STATUS_CAPABILITIES]);
         space.set(CAPABILITY_POINTER, &[MSIX as u8]);
 
-        space.set(MSIX, &[MSIX_CAPABILITY_ID, 0]);
+        space.set(MSIX, &[MSIX_CAPABILITY_ID, ADVANCED_FEATURES as u8]);
         space.set(MSIX + 2, &(vectors as u16 - 1).to_le_bytes());
         space.set(MSIX + 4, &u32::from(MSIX_BAR).to_le_bytes());
         let pending = Msix::pending_offset(vectors) as u32 | u32::from(MSIX_BAR);
         space.set(MSIX + 8, &pending.to_le_bytes());
+
+        let features = ADVANCED_FEATURES_TP | ADVANCED_FEATURES_FLR;
+        let advanced_features = [ADVANCED_FEATURES_ID, 0, ADVANCED_FEATURES_LENGTH, features];
+        space.set(ADVANCED_FEATURES, &advanced_features);
 
         let registers = !(REGISTER_BAR_SIZE as u32 - 1);
         space.allow(bar_offset(REGISTER_BAR), &registers.to_le_bytes());
@@ -98,16 +124,32 @@ impl ConfigSpace {
     }
 
     /// Writes the bits that may be written.
-    pub fn write(&mut self, offset: u16, data: &[u8]) -> ConfigOutcome {
+    pub fn write(&mut self, offset: u16, data: &[u8]) -> Written {
         let before = (self.bars(), self.memory_enabled());
+        let mut function_level_reset = false;
         for (offset, byte) in (usize::from(offset)..256).zip(data) {
             let writable = self.writable[offset];
             self.bytes[offset] = self.bytes[offset] & !writable | byte & writable;
+            function_level_reset |= offset == ADVANCED_FEATURES_CONTROL && byte & INITIATE_FLR != 0;
         }
-        if before == (self.bars(), self.memory_enabled()) {
+        if function_level_reset {
+            self.reset();
+        }
+        let outcome = if before == (self.bars(), self.memory_enabled()) {
             ConfigOutcome::Done
         } else {
             ConfigOutcome::BarsChanged
+        };
+        Written {
+            outcome,
+            function_level_reset,
+        }
+    }
+
+    /// Puts everything back into its state at power-on.
+    pub fn reset(&mut self) {
+        for (byte, writable) in self.bytes.iter_mut().zip(self.writable) {
+            *byte &= !writable;
         }
     }
 
@@ -218,7 +260,8 @@ mod tests {
             (254, &[0xff; 8], ConfigOutcome::Done),
             (4095, &[0xff; 8], ConfigOutcome::Done),
         ] {
-            assert_eq!(space.write(offset as u16, data), expected, "{offset:#x}");
+            let outcome = space.write(offset as u16, data).outcome;
+            assert_eq!(outcome, expected, "{offset:#x}");
         }
     }
 
@@ -233,7 +276,60 @@ mod tests {
             assert!(!space.msix_enabled() && !space.msix_function_masked());
             space.write(offset as u16, data);
             assert!(space.msix_enabled() && space.msix_function_masked());
-            assert_eq!(read_u32(&space, MSIX), 0xc004_0011);
+            assert_eq!(read_u32(&space, MSIX), 0xc004_5011);
         }
+    }
+
+    #[test]
+    fn the_capabilities_are_those_of_the_datasheet_and_end() {
+        let space = ConfigSpace::new(5);
+        let mut found = Vec::new();
+        let mut next = space.bytes[CAPABILITY_POINTER];
+        while next != 0 {
+            found.push(space.bytes[usize::from(next)]);
+            next = space.bytes[usize::from(next) + 1];
+            assert!(found.len() < 48, "the list goes round");
+        }
+        assert_eq!(found, [MSIX_CAPABILITY_ID, ADVANCED_FEATURES_ID]);
+    }
+
+    #[test]
+    fn initiate_flr_by_any_width_puts_all_back_and_the_host_hears_if_bars_did() {
+        for (offset, data) in [
+            (ADVANCED_FEATURES_CONTROL, &[0x01][..]),
+            (ADVANCED_FEATURES_CONTROL, &[0xff, 0xff]),
+            (ADVANCED_FEATURES_CONTROL, &[0x01, 0, 0, 0]),
+            (COMMAND, &[0xff; 100]),
+        ] {
+            let mut space = ConfigSpace::new(5);
+            space.write(COMMAND as u16, &[0xff; 12]);
+            space.write(bar_offset(2) as u16, &[0xff; 8]);
+            space.write(MSIX as u16, &[0xff; 4]);
+            space.write(INTERRUPT_LINE as u16, &[0xff]);
+            let expected = Written {
+                outcome: ConfigOutcome::BarsChanged,
+                function_level_reset: true,
+            };
+            assert_eq!(space.write(offset as u16, data), expected, "{offset:#x}");
+            assert_eq!(space.bytes, ConfigSpace::new(5).bytes, "{offset:#x}");
+            let again = space.write(offset as u16, data);
+            assert_eq!(
+                (again.outcome, again.function_level_reset),
+                (ConfigOutcome::Done, true)
+            );
+        }
+    }
+
+    #[test]
+    fn a_write_without_the_bit_resets_nothing() {
+        let mut space = ConfigSpace::new(5);
+        for (offset, data) in [
+            (ADVANCED_FEATURES_CONTROL, &[0xfe, 0xff][..]),
+            (ADVANCED_FEATURES_CONTROL - 4, &[0xff; 4]),
+            (ADVANCED_FEATURES_CONTROL + 1, &[0xff; 4]),
+        ] {
+            assert!(!space.write(offset as u16, data).function_level_reset);
+        }
+        assert_eq!(space.bytes, ConfigSpace::new(5).bytes);
     }
 }

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use lockstorm_abi::registers::FAULTS;
 use thiserror::Error;
 
 /// Whom a fault befalls.
@@ -31,7 +32,7 @@ macro_rules! faults {
             /// Every fault, in the order of their numbers.
             pub const ALL: &[Self] = &[$( Self::$name, )*];
             /// How many there are.
-            pub const COUNT: usize = Self::ALL.len();
+            pub const COUNT: usize = FAULTS;
 
             /// Its name, as in `SPEC.md`.
             pub const fn name(self) -> &'static str {
@@ -128,9 +129,11 @@ mod tests {
     #[test]
     fn names_are_those_of_the_datasheet_and_read_back() {
         let datasheet = include_str!("../SPEC.md");
-        for &fault in Fault::ALL {
+        assert_eq!(Fault::ALL.len(), FAULTS);
+        for (number, &fault) in Fault::ALL.iter().enumerate() {
+            assert_eq!(fault as usize, number);
             assert_eq!(fault.name().parse(), Ok(fault));
-            let row = format!("| `{fault}` |");
+            let row = format!("| {number} | `{fault}` |");
             assert!(datasheet.contains(&row), "SPEC.md lacks {row}");
         }
         let error = "lost".parse::<Fault>().unwrap_err().to_string();

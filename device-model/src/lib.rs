@@ -18,18 +18,15 @@ pub use lockstorm_abi as abi;
 mod config_space;
 mod device;
 mod fault;
+mod journal;
 mod msix;
 mod ring;
-mod storm;
+pub mod storm;
 
 pub use config_space::{Bar, ConfigOutcome};
-pub use device::{Config, ConfigError, Evgen, NoSuchRing, Stats};
+pub use device::{Config, ConfigError, Evgen, Injection, NoSuchRing, Stats};
 pub use fault::{Fault, FaultSet, NoSuchFault, Scope};
-pub use msix::{MsiMessage, MsiSink};
+pub use journal::{Fate, Made};
+pub use msix::{MsiMessage, MsiSink, NoSuchVector};
 pub use ring::RingStats;
-pub use storm::{Storm, StormError};
-
-#[cfg(test)]
-mod device_test;
-#[cfg(test)]
-mod guest;
+pub use storm::{Storm, StormError, StormStatus};

@@ -4,6 +4,8 @@
 //!
 //! All of it is kept here and nowhere else: a host only ever sees messages that are to be sent now.
 
+use thiserror::Error;
+
 /// The memory write that is an interrupt, as the guest put it into the vector's table entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MsiMessage {
@@ -14,15 +16,31 @@ pub struct MsiMessage {
 }
 
 /// Sends the device's interrupts: the host's side of MSI-X.
+///
+/// All three are called with the device borrowed, and must not block.
 pub trait MsiSink {
-    /// Sends `message`, which is what the table entry of `vector` holds at this moment.
-    ///
-    /// Called only when nothing masks the vector, and with the device borrowed: it must not block.
+    /// Sends `message`, which is what the table entry of `vector` holds at this moment. Called only
+    /// when nothing masks the vector.
     fn raise(&mut self, vector: u16, message: MsiMessage);
 
-    /// Gives back whatever the host has set aside for this device's vectors: none of them will be
-    /// raised until the guest has set MSI-X up anew.
+    /// What was raised for `vector` has reached the guest when this returns: the guest has masked
+    /// the vector, and an interrupt must not come after that (§6.8.3.5). Nothing to do for a host
+    /// that is done when [`Self::raise`] returns.
+    fn settle(&mut self, vector: u16) {
+        let _ = vector;
+    }
+
+    /// [`Self::settle`] for all vectors, and more: gives back whatever the host has set aside for
+    /// them. None will be raised before the guest lets the function send messages again.
     fn release(&mut self);
+}
+
+/// The host named a vector that the device does not have.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("there is no vector {vector}: the device has vectors 0 to {last}", last = vectors - 1)]
+pub struct NoSuchVector {
+    vector: u16,
+    vectors: usize,
 }
 
 /// Size of a table entry in bytes.
@@ -32,17 +50,18 @@ const ENTRY_MASKED: u32 = 1;
 /// Granularity of the BAR's two regions, so that a host can map each by pages of its own.
 const PAGE: u64 = 0x1000;
 
-#[derive(Clone, Copy)]
-struct Entry {
-    message: MsiMessage,
-    masked: bool,
-    pending: bool,
-    raised: u64,
-}
-
 /// The vectors of one function.
+///
+/// Bits are kept as the pending bit array shows them, so that reading it and looking for what may
+/// be sent take a step per 64 vectors.
 pub(crate) struct Msix {
-    entries: Vec<Entry>,
+    messages: Vec<MsiMessage>,
+    raised: Vec<u64>,
+    pending: Bits,
+    /// Vector Control: Mask.
+    masked: Bits,
+    /// Kept from being sent by the host, which the guest does not see.
+    held: Bits,
     /// Message Control: MSI-X Enable.
     enabled: bool,
     /// Message Control: Function Mask.
@@ -52,16 +71,14 @@ pub(crate) struct Msix {
 }
 
 impl Msix {
-    /// `vectors` vectors as after reset: MSI-X disabled, each vector masked.
+    /// `vectors` vectors as at power-on: MSI-X disabled, each vector masked.
     pub fn new(vectors: usize) -> Self {
-        let entry = Entry {
-            message: MsiMessage::default(),
-            masked: true,
-            pending: false,
-            raised: 0,
-        };
         Self {
-            entries: vec![entry; vectors],
+            messages: vec![MsiMessage::default(); vectors],
+            raised: vec![0; vectors],
+            pending: Bits::new(vectors, false),
+            masked: Bits::new(vectors, true),
+            held: Bits::new(vectors, false),
             enabled: false,
             function_masked: false,
             bus_master: false,
@@ -78,9 +95,19 @@ impl Msix {
         (Self::pending_offset(vectors) + PAGE).next_power_of_two()
     }
 
-    /// Messages sent so far, per vector.
+    /// Messages sent so far, per vector. No reset takes them back: it is the host that counts.
     pub fn raised(&self) -> Vec<u64> {
-        self.entries.iter().map(|entry| entry.raised).collect()
+        self.raised.clone()
+    }
+
+    /// Puts everything into its state at power-on; the host has nothing set aside then.
+    pub fn reset(&mut self, sink: &mut impl MsiSink) {
+        let raised = std::mem::take(&mut self.raised);
+        *self = Self {
+            raised,
+            ..Self::new(self.messages.len())
+        };
+        sink.release();
     }
 
     /// Follows the bits of configuration space that say whether messages may be sent at all.
@@ -91,34 +118,50 @@ impl Msix {
         bus_master: bool,
         sink: &mut impl MsiSink,
     ) {
-        if self.enabled && !enabled {
-            sink.release();
-        }
+        let was_open = self.open();
         self.enabled = enabled;
         self.function_masked = function_masked;
         self.bus_master = bus_master;
-        self.replay(sink);
+        match (was_open, self.open()) {
+            (true, false) => sink.release(),
+            (false, true) => self.replay_all(sink),
+            _ => {}
+        }
+    }
+
+    /// Keeps the interrupts of `vector` pending, as if it were masked, until called with false. The
+    /// guest's mask bit has no part in it.
+    pub fn hold(
+        &mut self,
+        vector: u16,
+        held: bool,
+        sink: &mut impl MsiSink,
+    ) -> Result<(), NoSuchVector> {
+        let (index, vectors) = (usize::from(vector), self.messages.len());
+        if index >= vectors {
+            return Err(NoSuchVector { vector, vectors });
+        }
+        let was_blocked = self.blocked(index);
+        self.held.set(index, held);
+        self.follow(index, was_blocked, sink);
+        Ok(())
     }
 
     /// Sends the message of `vector`, or sets its pending bit while something masks it.
     pub fn trigger(&mut self, vector: usize, sink: &mut impl MsiSink) {
-        let open = self.open();
-        let Some(entry) = self.entries.get_mut(vector) else {
+        if vector >= self.messages.len() {
             return;
-        };
-        if open && !entry.masked {
-            entry.raised += 1;
-            sink.raise(vector as u16, entry.message);
+        }
+        if self.open() && !self.blocked(vector) {
+            self.send(vector, sink);
         } else {
-            entry.pending = true;
+            self.pending.set(vector, true);
         }
     }
 
-    /// Forgets what is pending, as a device does whose reasons to interrupt are gone.
+    /// Forgets what is pending, as a device does whose reasons to interrupt are gone (§6.8.3.5).
     pub fn clear_pending(&mut self) {
-        for entry in &mut self.entries {
-            entry.pending = false;
-        }
+        self.pending = Bits::new(self.messages.len(), false);
     }
 
     /// Reads from the BAR: an aligned 4- or 8-byte access to table or pending bits, else zeros.
@@ -135,65 +178,85 @@ impl Msix {
     /// Writes to the BAR: an aligned 4- or 8-byte access to the table. Others, and writes to the
     /// read-only pending bits, are ignored.
     pub fn write(&mut self, offset: u64, data: &[u8], sink: &mut impl MsiSink) {
-        if !aligned(offset, data.len()) {
+        // An aligned access is to one entry.
+        let Some(vector) = self
+            .vector_at(offset)
+            .filter(|_| aligned(offset, data.len()))
+        else {
             return;
-        }
+        };
+        let was_blocked = self.blocked(vector);
         for (index, bytes) in data.chunks_exact(4).enumerate() {
             let value = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-            self.write_dword(offset + index as u64 * 4, value);
+            self.write_dword(vector, offset % ENTRY_SIZE + index as u64 * 4, value);
         }
-        self.replay(sink);
+        self.follow(vector, was_blocked, sink);
     }
 
+    /// Whether the function may send messages.
     fn open(&self) -> bool {
         self.enabled && !self.function_masked && self.bus_master
     }
 
-    /// Sends what waited, each vector once: pending is a bit, not a count (§6.8.2.9).
-    fn replay(&mut self, sink: &mut impl MsiSink) {
-        if !self.open() {
-            return;
+    /// Whether something that belongs to the vector alone keeps it from being sent.
+    fn blocked(&self, vector: usize) -> bool {
+        self.masked.get(vector) || self.held.get(vector)
+    }
+
+    /// Does what a change to `vector` calls for. No other vector can have become ready by it.
+    fn follow(&mut self, vector: usize, was_blocked: bool, sink: &mut impl MsiSink) {
+        match (was_blocked, self.blocked(vector)) {
+            (false, true) => sink.settle(vector as u16),
+            (true, false) if self.open() && self.pending.get(vector) => self.send(vector, sink),
+            _ => {}
         }
-        for (vector, entry) in self.entries.iter_mut().enumerate() {
-            if entry.pending && !entry.masked {
-                entry.pending = false;
-                entry.raised += 1;
-                sink.raise(vector as u16, entry.message);
+    }
+
+    /// Sends what waited, each vector once: pending is a bit, not a count (§6.8.2.10).
+    fn replay_all(&mut self, sink: &mut impl MsiSink) {
+        for word in 0..self.pending.0.len() {
+            let mut ready = self.pending.0[word] & !self.masked.0[word] & !self.held.0[word];
+            while ready != 0 {
+                self.send(word * 64 + ready.trailing_zeros() as usize, sink);
+                ready &= ready - 1;
             }
         }
     }
 
-    fn read_dword(&self, offset: u64) -> u32 {
-        if let Some(entry) = self.entries.get((offset / ENTRY_SIZE) as usize) {
-            return match offset % ENTRY_SIZE {
-                0 => entry.message.address as u32,
-                4 => (entry.message.address >> 32) as u32,
-                8 => entry.message.data,
-                _ => u32::from(entry.masked) * ENTRY_MASKED,
-            };
-        }
-        let Some(first_bit) = offset
-            .checked_sub(Self::pending_offset(self.entries.len()))
-            .map(|byte| byte as usize * 8)
-        else {
-            return 0;
-        };
-        let vectors = self.entries.iter().skip(first_bit).take(32);
-        vectors.enumerate().fold(0, |bits, (bit, entry)| {
-            bits | u32::from(entry.pending) << bit
-        })
+    fn send(&mut self, vector: usize, sink: &mut impl MsiSink) {
+        self.pending.set(vector, false);
+        self.raised[vector] += 1;
+        sink.raise(vector as u16, self.messages[vector]);
     }
 
-    fn write_dword(&mut self, offset: u64, value: u32) {
-        let Some(entry) = self.entries.get_mut((offset / ENTRY_SIZE) as usize) else {
-            return;
-        };
-        let address = &mut entry.message.address;
-        match offset % ENTRY_SIZE {
+    fn vector_at(&self, offset: u64) -> Option<usize> {
+        let vector = offset / ENTRY_SIZE;
+        (vector < self.messages.len() as u64).then_some(vector as usize)
+    }
+
+    fn read_dword(&self, offset: u64) -> u32 {
+        if let Some(vector) = self.vector_at(offset) {
+            let message = &self.messages[vector];
+            return match offset % ENTRY_SIZE {
+                0 => message.address as u32,
+                4 => (message.address >> 32) as u32,
+                8 => message.data,
+                _ => u32::from(self.masked.get(vector)) * ENTRY_MASKED,
+            };
+        }
+        offset
+            .checked_sub(Self::pending_offset(self.messages.len()))
+            .map_or(0, |byte| self.pending.dword(byte / 4))
+    }
+
+    fn write_dword(&mut self, vector: usize, field: u64, value: u32) {
+        let message = &mut self.messages[vector];
+        let address = &mut message.address;
+        match field {
             0 => *address = *address >> 32 << 32 | u64::from(value),
             4 => *address = u64::from(value) << 32 | (*address & u64::from(u32::MAX)),
-            8 => entry.message.data = value,
-            _ => entry.masked = value & ENTRY_MASKED != 0,
+            8 => message.data = value,
+            _ => self.masked.set(vector, value & ENTRY_MASKED != 0),
         }
     }
 }
@@ -203,151 +266,34 @@ fn aligned(offset: u64, width: usize) -> bool {
     (width == 4 || width == 8) && offset.is_multiple_of(width as u64)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A bit per vector, in 64-bit words as in the pending bit array. Bits beyond the last vector may be
+/// set here, but not in `pending`.
+struct Bits(Vec<u64>);
 
-    #[derive(Default)]
-    struct Recorder {
-        sent: Vec<(u16, MsiMessage)>,
-        released: usize,
+impl Bits {
+    fn new(vectors: usize, value: bool) -> Self {
+        let word = if value { u64::MAX } else { 0 };
+        Self(vec![word; vectors.div_ceil(64)])
     }
 
-    impl MsiSink for Recorder {
-        fn raise(&mut self, vector: u16, message: MsiMessage) {
-            self.sent.push((vector, message));
-        }
-        fn release(&mut self) {
-            self.released += 1;
-        }
+    fn get(&self, vector: usize) -> bool {
+        self.0[vector / 64] >> (vector % 64) & 1 != 0
     }
 
-    fn message(vector: u32) -> MsiMessage {
-        MsiMessage {
-            address: 0xfee0_0000 | u64::from(vector) << 12,
-            data: 0x4000 | vector,
-        }
+    fn set(&mut self, vector: usize, value: bool) {
+        let bit = 1 << (vector % 64);
+        let word = &mut self.0[vector / 64];
+        *word = if value { *word | bit } else { *word & !bit };
     }
 
-    /// Three vectors, set up and unmasked, MSI-X enabled.
-    fn running() -> (Msix, Recorder) {
-        let (mut msix, mut recorder) = (Msix::new(3), Recorder::default());
-        msix.set_control(true, false, true, &mut recorder);
-        for vector in 0..3 {
-            let entry = u64::from(vector) * ENTRY_SIZE;
-            msix.write(entry, &message(vector).address.to_le_bytes(), &mut recorder);
-            msix.write(
-                entry + 8,
-                &message(vector).data.to_le_bytes(),
-                &mut recorder,
-            );
-            msix.write(entry + 12, &0_u32.to_le_bytes(), &mut recorder);
-        }
-        assert_eq!(recorder.sent, []);
-        (msix, recorder)
-    }
-
-    fn pending(msix: &Msix) -> u32 {
-        let mut bits = [0; 4];
-        msix.read(Msix::pending_offset(3), &mut bits);
-        u32::from_le_bytes(bits)
-    }
-
-    #[test]
-    fn after_reset_nothing_is_sent_and_every_vector_is_masked() {
-        let (mut msix, mut recorder) = (Msix::new(3), Recorder::default());
-        msix.trigger(1, &mut recorder);
-        assert_eq!(recorder.sent, []);
-        for vector in 0..3 {
-            let mut control = [0; 4];
-            msix.read(vector * ENTRY_SIZE + 12, &mut control);
-            assert_eq!(u32::from_le_bytes(control), ENTRY_MASKED);
-        }
-    }
-
-    #[test]
-    fn whatever_masks_a_vector_pends_it_and_lifting_that_replays_it_once() {
-        type Step = fn(&mut Msix, &mut Recorder);
-        let cases: [(&str, Step, Step); 4] = [
-            (
-                "vector mask",
-                |msix, recorder| msix.write(ENTRY_SIZE + 12, &1_u32.to_le_bytes(), recorder),
-                |msix, recorder| msix.write(ENTRY_SIZE + 12, &0_u32.to_le_bytes(), recorder),
-            ),
-            (
-                "function mask",
-                |msix, recorder| msix.set_control(true, true, true, recorder),
-                |msix, recorder| msix.set_control(true, false, true, recorder),
-            ),
-            (
-                "enable",
-                |msix, recorder| msix.set_control(false, false, true, recorder),
-                |msix, recorder| msix.set_control(true, false, true, recorder),
-            ),
-            (
-                "bus master",
-                |msix, recorder| msix.set_control(true, false, false, recorder),
-                |msix, recorder| msix.set_control(true, false, true, recorder),
-            ),
-        ];
-        for (name, mask, unmask) in cases {
-            let (mut msix, mut recorder) = running();
-            mask(&mut msix, &mut recorder);
-            msix.trigger(1, &mut recorder);
-            msix.trigger(1, &mut recorder);
-            assert_eq!((recorder.sent.len(), pending(&msix)), (0, 0b010), "{name}");
-            unmask(&mut msix, &mut recorder);
-            assert_eq!(recorder.sent, [(1, message(1))], "{name}");
-            assert_eq!(pending(&msix), 0, "{name}");
-            unmask(&mut msix, &mut recorder);
-            assert_eq!(recorder.sent.len(), 1, "{name}: replayed twice");
-        }
-    }
-
-    #[test]
-    fn a_changed_entry_is_what_gets_sent() {
-        let (mut msix, mut recorder) = running();
-        msix.trigger(2, &mut recorder);
-        msix.write(2 * ENTRY_SIZE + 8, &0x77_u32.to_le_bytes(), &mut recorder);
-        msix.trigger(2, &mut recorder);
-        let changed = MsiMessage {
-            data: 0x77,
-            ..message(2)
-        };
-        assert_eq!(recorder.sent, [(2, message(2)), (2, changed)]);
-        assert_eq!(msix.raised(), [0, 0, 2]);
-    }
-
-    #[test]
-    fn disabling_gives_everything_back_once() {
-        let (mut msix, mut recorder) = running();
-        msix.set_control(false, false, true, &mut recorder);
-        msix.set_control(false, false, true, &mut recorder);
-        assert_eq!(recorder.released, 1);
-    }
-
-    #[test]
-    fn no_access_panics_and_undefined_ones_do_nothing() {
-        for vectors in [1, 9, 2048] {
-            let (mut msix, mut recorder) = (Msix::new(vectors), Recorder::default());
-            let size = Msix::bar_size(vectors);
-            let edges = [0, 1, 4, 12, 14, ENTRY_SIZE * vectors as u64, size];
-            for offset in edges
-                .into_iter()
-                .flat_map(|edge| edge.saturating_sub(9)..edge + 9)
-            {
-                for width in 0..=9 {
-                    let mut data = vec![0xaa; width];
-                    msix.read(offset, &mut data);
-                    msix.write(offset, &data, &mut recorder);
-                    if !aligned(offset, width) {
-                        assert!(data.iter().all(|byte| *byte == 0), "{width} at {offset:#x}");
-                    }
-                }
-            }
-            msix.read(u64::MAX, &mut [0; 4]);
-            msix.trigger(vectors, &mut recorder);
-            assert_eq!(recorder.sent, []);
-        }
+    /// The 32-bit half number `index`; zero beyond the end.
+    fn dword(&self, index: u64) -> u32 {
+        let word = usize::try_from(index / 2).ok();
+        let word = word.and_then(|word| self.0.get(word)).copied();
+        (word.unwrap_or(0) >> (index % 2 * 32)) as u32
     }
 }
+
+#[cfg(test)]
+#[path = "msix_test.rs"]
+mod tests;

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One device, as its driver, its interrupt handlers and its open files share it.
+//! One device, as its driver, its interrupt handlers, its watchdog and its open files share it.
 
 use kernel::{
+    fmt,
     list::List,
     new_condvar, new_mutex, new_spinlock_irq,
     prelude::*,
     sync::{lock::mutex::MutexGuard, Arc, CondVar, Mutex, SpinLockIrq},
-    time::{ClockSource, Monotonic},
+    time::{delay::fsleep, ClockSource, Delta, Monotonic},
 };
 
 use crate::{
@@ -17,8 +18,12 @@ use crate::{
     },
     event_list::{Entry, EventList, Node},
     registers::{DeviceCounters, Registers},
+    trouble::{Told, Trouble},
     uapi::{AddEvent, Counters},
 };
+
+/// How long to wait before a device that does not answer is asked again.
+const ANSWER_PAUSE: Delta = Delta::from_millis(20);
 
 /// One device. An open file keeps it alive when the device is gone; every call then fails with
 /// `ENODEV`, and no register is touched.
@@ -35,21 +40,25 @@ pub(crate) struct Device {
     #[pin]
     process: Mutex<Process>,
 
-    /// The events, shared with the interrupt handlers. Taken in process context and in hard-IRQ
-    /// context. Nothing under it sleeps, allocates, frees, or copies to or from a program.
+    /// The events, shared with the interrupt handlers and the watchdog, and whether the device is
+    /// gone. Taken in process, hard-IRQ and soft-IRQ context. Nothing under it sleeps, allocates,
+    /// frees, or copies to or from a program.
     ///
-    /// Lock order: innermost; taken inside `process`, and inside a ring's lock by its handler.
+    /// Lock order: innermost; taken inside `process`, and inside a ring's lock by its handler and by
+    /// the watchdog.
     #[pin]
     events: SpinLockIrq<EventList>,
 
     /// Wakes those who wait in [`Self::wait_for_event`]: an event came, or the device is gone.
     #[pin]
     changed: CondVar,
+
+    /// What the log knows already. Needs no lock.
+    told: Told,
 }
 
 /// What only process context needs.
 pub(crate) struct Process {
-    gone: bool,
     /// Sequence number of the next event that a program adds.
     next_sequence: u64,
 }
@@ -62,12 +71,18 @@ impl Device {
             try_pin_init!(Self {
                 rings,
                 registers,
-                process <- new_mutex!(Process { gone: false, next_sequence: 0 }, "evgen::process"),
+                process <- new_mutex!(Process { next_sequence: 0 }, "evgen::process"),
                 events <- new_spinlock_irq!(events, "evgen::events"),
                 changed <- new_condvar!("evgen::changed"),
+                told: Told::new(),
             }),
             GFP_KERNEL,
         )
+    }
+
+    /// Number of rings.
+    pub(crate) fn rings(&self) -> usize {
+        self.rings
     }
 
     pub(crate) fn registers(&self) -> &Registers {
@@ -81,18 +96,31 @@ impl Device {
     /// Locks out all other process context, if the device is still there.
     pub(crate) fn lock(&self) -> Result<MutexGuard<'_, Process>> {
         let process = self.process.lock();
-        if process.gone {
+        if self.events.lock().is_gone() {
             return Err(ENODEV);
         }
         Ok(process)
     }
 
     /// The device is going: when this returns, nobody in process context uses it any more or will
-    /// again, and nobody waits for it.
+    /// again, and nobody waits for it. Sleeps.
     pub(crate) fn remove(&self) {
-        self.process.lock().gone = true;
+        let process = self.process.lock();
+        self.give_up();
+        drop(process);
+    }
+
+    /// The device is of no more use: from now on every call fails, and nobody waits for it. In any
+    /// context.
+    pub(crate) fn give_up(&self) {
         self.events.lock().set_gone();
         self.changed.notify_all();
+    }
+
+    /// Counts what went wrong, and logs it if it is the first of its kind. In any context.
+    pub(crate) fn note(&self, trouble: Trouble, what: fmt::Arguments<'_>) {
+        self.events.lock().count_trouble(trouble);
+        self.told.tell(&self.registers, trouble, what);
     }
 
     /// Tells those who wait that an event came.
@@ -143,6 +171,7 @@ impl Device {
                 source: SOURCE_DRIVER,
                 kind: event.kind,
                 ring: NO_RING,
+                flags: 0,
                 payload: event.payload,
             };
             let node = Node::new(Entry::added(event.to_bytes()))?;
@@ -163,19 +192,38 @@ impl Device {
         self.registers.ring_doorbell(ring)
     }
 
-    /// What the device and the driver counted.
+    /// What the device and the driver counted. Sleeps while the device does not answer; that ends,
+    /// because the watchdog gives such a device up.
     pub(crate) fn counters(&self) -> Result<Counters> {
+        loop {
+            if let Some(counters) = self.try_counters()? {
+                return Ok(counters);
+            }
+            if current!().signal_pending() {
+                return Err(ERESTARTSYS);
+            }
+            // Without the mutex: readers need no register.
+            fsleep(ANSWER_PAUSE);
+        }
+    }
+
+    fn try_counters(&self) -> Result<Option<Counters>> {
         let _process = self.lock()?;
         let mut by_device = [DeviceCounters::default(); MAX_RINGS];
         for (ring, by_device) in by_device.iter_mut().enumerate().take(self.rings) {
             *by_device = self.registers.counters(ring)?;
+            if !by_device.are_real() {
+                return Ok(None);
+            }
         }
         let mut counters = self.events.lock().counters();
         for (ring, by_device) in counters.ring.iter_mut().zip(by_device) {
             ring.generated = by_device.generated;
             ring.delivered = by_device.delivered;
             ring.dropped = by_device.dropped;
+            ring.faulted = by_device.faulted;
+            ring.extra = by_device.extra;
         }
-        Ok(counters)
+        Ok(Some(counters))
     }
 }

@@ -10,7 +10,7 @@ use kernel::{
     prelude::*,
 };
 
-use crate::{abi::event::EVENT_SIZE, uapi::Counters};
+use crate::{abi::event::EVENT_SIZE, trouble::Trouble, uapi::Counters};
 
 /// One event and its place in a list.
 #[pin_data]
@@ -89,6 +89,19 @@ impl Node {
     }
 }
 
+/// What was taken from a ring at one go.
+#[derive(Default)]
+pub(crate) struct Batch {
+    /// Intact events, oldest first.
+    pub(crate) events: List<Node>,
+    /// Number of those.
+    pub(crate) count: usize,
+    /// How much was thrown away, because it was no event.
+    pub(crate) bad_checksum: u64,
+    /// How many of `events` have a number that does not rise.
+    pub(crate) out_of_order: u64,
+}
+
 /// The events of one device, oldest first, at most [`Counters::list_bound`] of them.
 ///
 /// Lives under the device's spinlock, which its doc describes, and so neither allocates, frees nor
@@ -139,22 +152,40 @@ impl EventList {
         self.counters
     }
 
-    /// Appends `count` events that an interrupt brought from ring `ring`, `bad_checksum` of them
-    /// with a wrong checksum. Puts as many nodes into `spare`.
-    pub(crate) fn receive(
-        &mut self,
-        ring: usize,
-        events: &mut List<Node>,
-        count: usize,
-        bad_checksum: u64,
-        spare: &mut List<Node>,
-    ) {
+    /// Counts an interrupt of a ring; an `empty` one found nothing to take.
+    pub(crate) fn count_interrupt(&mut self, empty: bool) {
         add(&mut self.counters.interrupts, 1);
-        add(&mut self.counters.bad_checksum, bad_checksum);
+        add(&mut self.counters.empty_interrupts, u64::from(empty));
+    }
+
+    /// Counts an interrupt of the status vector.
+    pub(crate) fn count_status_interrupt(&mut self) {
+        add(&mut self.counters.status_interrupts, 1);
+    }
+
+    /// Counts what went wrong.
+    pub(crate) fn count_trouble(&mut self, trouble: Trouble) {
+        trouble.count(&mut self.counters.faults);
+    }
+
+    /// Counts that ring was set up anew.
+    pub(crate) fn count_ring_restart(&mut self) {
+        add(&mut self.counters.faults.ring_restarts, 1);
+    }
+
+    /// Counts that the device was set up anew.
+    pub(crate) fn count_device_restart(&mut self) {
+        add(&mut self.counters.faults.device_restarts, 1);
+    }
+
+    /// Appends what was taken from ring `ring`. Puts a node into `spare` for each event.
+    pub(crate) fn receive(&mut self, ring: usize, batch: &mut Batch, spare: &mut List<Node>) {
         if let Some(counters) = self.counters.ring.get_mut(ring) {
-            add(&mut counters.received, count as u64);
+            add(&mut counters.received, batch.count as u64);
+            add(&mut counters.bad_checksum, batch.bad_checksum);
+            add(&mut counters.out_of_order, batch.out_of_order);
         }
-        self.append(events, count, spare);
+        self.append(&mut batch.events, batch.count, spare);
     }
 
     /// Appends one event that a program added. Puts a node into `spare`.
@@ -163,11 +194,6 @@ impl EventList {
         events.push_back(event);
         add(&mut self.counters.added, 1);
         self.append(&mut events, 1, spare);
-    }
-
-    /// Counts an interrupt of the status vector.
-    pub(crate) fn count_status_interrupt(&mut self) {
-        add(&mut self.counters.status_interrupts, 1);
     }
 
     /// Takes the oldest events out to be read, at most `count` of them. The reader gives each node

@@ -15,7 +15,10 @@ mod file;
 mod interrupts;
 mod pci_driver;
 mod registers;
+mod reset;
 mod ring;
+mod rings;
+mod trouble;
 #[allow(
     dead_code,
     unreachable_pub,
@@ -23,6 +26,7 @@ mod ring;
 )]
 #[path = "../uapi/src/interface.rs"]
 mod uapi;
+mod watchdog;
 
 module! {
     type: Evgen,

@@ -5,26 +5,14 @@
 use kernel::{
     device::Bound,
     irq::{self, Flags, IrqReturn, Registration},
-    list::List,
-    new_spinlock_irq,
     pci::{self, IrqType, IrqTypes, IrqVectorRegistration},
     prelude::*,
-    sync::{
-        atomic::{Atomic, Relaxed},
-        Arc, SpinLockIrq,
-    },
+    sync::Arc,
 };
 
 use crate::{
-    abi::{
-        event::Event,
-        identity::{ring_vector, status_vector, vector_count, MAX_RINGS},
-        registers::cause_error,
-    },
-    device::Device,
-    event_list::{Entry, Node},
-    registers::Shape,
-    ring::{Fault, Ring},
+    abi::identity::{ring_vector, status_vector, vector_count, MAX_RINGS},
+    rings::Rings,
 };
 
 /// What `/proc/interrupts` calls the vectors of the rings.
@@ -39,8 +27,7 @@ const RING_NAMES: [&CStr; MAX_RINGS] = [
     c"evgen-ring7",
 ];
 
-/// The vectors of one device with their handlers. The rings and their memory live in the handlers,
-/// so the device must have been reset when this is dropped.
+/// The vectors of one device with their handlers.
 pub(crate) struct Interrupts<'bound> {
     // Dropped in this order: each handler needs its vector.
     _rings: KVec<Pin<KBox<Registration<'bound, RingInterrupt>>>>,
@@ -49,13 +36,10 @@ pub(crate) struct Interrupts<'bound> {
 }
 
 impl<'bound> Interrupts<'bound> {
-    /// Sets up all handlers, and all rings, which are turned on at the device.
-    pub(crate) fn new(
-        pdev: &'bound pci::Device<Bound>,
-        device: &Arc<Device>,
-        shape: &Shape,
-    ) -> Result<Self> {
-        let count = vector_count(shape.rings) as u32;
+    /// Sets up all handlers. The vectors are those that the device uses after reset.
+    pub(crate) fn new(pdev: &'bound pci::Device<Bound>, rings: &Arc<Rings>) -> Result<Self> {
+        let ring_count = rings.device().rings();
+        let count = vector_count(ring_count) as u32;
         let types = IrqTypes::default().with(IrqType::MsiX);
         let vectors = pdev
             .alloc_irq_vectors(count, count, types)
@@ -66,30 +50,24 @@ impl<'bound> Interrupts<'bound> {
         let borrowed: &'bound IrqVectorRegistration<'bound> =
             unsafe { &*core::ptr::from_ref(&*vectors) };
 
-        let mut rings = KVec::with_capacity(shape.rings, GFP_KERNEL)?;
-        for index in 0..shape.rings {
-            let ring = Ring::new(pdev.as_ref(), shape.ring_size_max)?;
-            let (size, addresses) = (ring.size(), ring.addresses());
-            let handler = RingInterrupt::new(device.clone(), index, ring)?;
-            let registration = register(borrowed, ring_vector(index), RING_NAMES[index], handler)?;
-            rings.push(registration, GFP_KERNEL)?;
-            device
-                .registers()
-                .turn_on(index, size, &addresses)
-                .inspect_err(|_| dev_err!(pdev, "the device refuses ring {index}\n"))?;
+        let mut handlers = KVec::with_capacity(ring_count, GFP_KERNEL)?;
+        for (index, name) in RING_NAMES.into_iter().enumerate().take(ring_count) {
+            let rings = rings.clone();
+            let handler = RingInterrupt { rings, index };
+            let registration = register(borrowed, ring_vector(index), name, handler)?;
+            handlers.push(registration, GFP_KERNEL)?;
         }
         let handler = StatusInterrupt {
-            device: device.clone(),
-            told: Atomic::new(0),
+            rings: rings.clone(),
         };
         let status = register(
             borrowed,
-            status_vector(shape.rings),
+            status_vector(ring_count),
             c"evgen-status",
-            Ok(handler),
+            handler,
         )?;
         Ok(Self {
-            _rings: rings,
+            _rings: handlers,
             _status: status,
             _vectors: vectors,
         })
@@ -101,158 +79,43 @@ fn register<'a, H: irq::Handler + 'a>(
     vectors: &'a IrqVectorRegistration<'a>,
     vector: usize,
     name: &'static CStr,
-    handler: impl PinInit<H, Error> + 'a,
+    handler: H,
 ) -> Result<Pin<KBox<Registration<'a, H>>>> {
     let request = vectors.index(vector)?.into();
     // SAFETY: What this returns goes into `Interrupts` or is dropped, never forgotten.
-    let registration = unsafe { Registration::new(request, Flags::TRIGGER_NONE, name, handler) };
+    let registration =
+        unsafe { Registration::new(request, Flags::TRIGGER_NONE, name, Ok(handler)) };
     KBox::pin_init(registration, GFP_KERNEL)
 }
 
 /// The handler of one ring's vector.
-#[pin_data]
 struct RingInterrupt {
-    device: Arc<Device>,
+    rings: Arc<Rings>,
     index: usize,
-
-    /// The ring. Only this handler takes it, in hard-IRQ context, and a handler does not run twice
-    /// at a time: it is never waited for.
-    ///
-    /// Lock order: outermost; the device's `events` is taken inside.
-    #[pin]
-    service: SpinLockIrq<Service>,
-}
-
-/// A ring in service.
-struct Service {
-    ring: Ring,
-    /// A node for each event that can wait in the ring, so that none need be found for it then.
-    spare: List<Node>,
-    /// The device broke the rules; the ring is off.
-    faulty: bool,
-}
-
-/// The events that one interrupt brought.
-struct Batch {
-    events: List<Node>,
-    count: usize,
-    bad_checksum: u64,
-    fault: Option<Fault>,
-}
-
-impl RingInterrupt {
-    fn new(device: Arc<Device>, index: usize, ring: Ring) -> Result<impl PinInit<Self, Error>> {
-        let service = Service {
-            spare: Node::pool(usize::from(ring.size()))?,
-            ring,
-            faulty: false,
-        };
-        Ok(try_pin_init!(Self {
-            device,
-            index,
-            service <- new_spinlock_irq!(service, "evgen::ring"),
-        }))
-    }
 }
 
 impl irq::Handler for RingInterrupt {
-    /// Takes what waits in the ring over into the device's list.
-    ///
-    /// Once is enough: the device interrupts after it has moved the used index, so an event that
-    /// came too late for this run brings a run of its own.
+    /// Takes what waits in the ring over into the device's list. One that finds nothing is counted,
+    /// and does no harm: messages merge on their way, and a device may raise an interrupt for
+    /// nothing, or late.
     fn handle(&self) -> IrqReturn {
-        let mut service = self.service.lock();
-        let mut batch = service.drain(self.index);
-        self.device.events().lock().receive(
-            self.index,
-            &mut batch.events,
-            batch.count,
-            batch.bad_checksum,
-            &mut service.spare,
-        );
-        drop(service);
-        if batch.count > 0 {
-            self.device.notify();
-        }
-        if let Some(fault) = batch.fault {
-            let registers = self.device.registers();
-            dev_err!(
-                registers.device(),
-                "ring {}: {fault}; it stays off from now on\n",
-                self.index
-            );
-            // If this fails, the device is gone, and the ring with it.
-            let _ = registers.turn_off(self.index);
-        }
+        self.rings.interrupt(self.index);
         IrqReturn::Handled
-    }
-}
-
-impl Service {
-    fn drain(&mut self, index: usize) -> Batch {
-        let mut batch = Batch {
-            events: List::new(),
-            count: 0,
-            bad_checksum: 0,
-            fault: None,
-        };
-        if !self.faulty {
-            batch.fault = self.drain_into(&mut batch, index).err();
-            self.faulty = batch.fault.is_some();
-        }
-        batch
-    }
-
-    fn drain_into(&mut self, batch: &mut Batch, index: usize) -> Result<(), Fault> {
-        for _ in 0..self.ring.waiting()? {
-            // There always is one: see `spare`. If not, the event stays where it is.
-            let Some(mut node) = self.spare.pop_front() else {
-                break;
-            };
-            match self.ring.take() {
-                Ok(bytes) => *node.entry_mut() = Entry::from_ring(index, bytes),
-                Err(fault) => {
-                    self.spare.push_front(node);
-                    return Err(fault);
-                }
-            }
-            if Event::from_bytes(&node.entry().bytes).is_none() {
-                batch.bad_checksum = batch.bad_checksum.wrapping_add(1);
-            }
-            batch.events.push_back(node);
-            batch.count = batch.count.wrapping_add(1);
-        }
-        self.ring.offer();
-        Ok(())
     }
 }
 
 /// The handler of the status vector.
 struct StatusInterrupt {
-    device: Arc<Device>,
-    /// The error bits that were told of already: each is worth one line in the log, and the device
-    /// could raise it forever. Only the handler uses it.
-    told: Atomic<u32>,
+    rings: Arc<Rings>,
 }
 
 impl irq::Handler for StatusInterrupt {
-    /// Lets the device tell of the next change. There is nothing to do about this one: the device
-    /// itself counts what it dropped.
+    /// Lets the device tell of the next change, and asks the watchdog to see to what this one is
+    /// about.
     fn handle(&self) -> IrqReturn {
-        self.device.events().lock().count_status_interrupt();
-        let registers = self.device.registers();
-        let causes = match registers.take_status() {
-            Ok(causes) if causes != u32::MAX => causes,
-            // All ones is what everything reads as when the device went by surprise.
-            _ => return IrqReturn::None,
-        };
-        let told = self.told.load(Relaxed);
-        for ring in 0..MAX_RINGS {
-            if causes & !told & cause_error(ring) != 0 {
-                dev_err!(registers.device(), "ring {ring} is in the error state\n");
-            }
-        }
-        self.told.store(told | causes, Relaxed);
+        let device = self.rings.device();
+        device.events().lock().count_status_interrupt();
+        self.rings.look_at_status();
         // Also without a cause: this run may come from a change that the last one saw already.
         IrqReturn::Handled
     }

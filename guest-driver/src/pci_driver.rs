@@ -3,12 +3,14 @@
 //! Binding to a device and letting go of it.
 
 use kernel::{
-    device::Core,
+    device::{Bound, Core},
     dma::{Device as _, DmaMask},
+    io::Io,
     miscdevice::{MiscDeviceOptions, MiscDeviceRegistration},
     pci,
     prelude::*,
     sync::Arc,
+    time::hrtimer::ArcHrTimerHandle,
 };
 
 use crate::{
@@ -18,7 +20,14 @@ use crate::{
     interrupts::Interrupts,
     list_bound,
     registers::Registers,
+    reset::Reset,
+    rings::Rings,
+    watchdog::Watchdog,
 };
+
+/// PCI 3.0 §6.2.2: the command register of configuration space, and its bus master bit.
+const PCI_COMMAND: usize = 0x04;
+const PCI_COMMAND_MASTER: u16 = 1 << 2;
 
 /// The driver of all evgen devices.
 pub(crate) struct EvgenDriver;
@@ -36,9 +45,11 @@ kernel::pci_device_table!(
 /// A device that we drive: all that ends when it goes.
 #[pin_data]
 pub(crate) struct Driven<'bound> {
-    // Dropped in this order: the device falls silent; its name is free; the list forgets it; the
-    // handlers and the memory that it wrote to are freed.
-    _silence: ResetOnDrop,
+    // Dropped in this order: nobody sets the device up any more; it falls silent; its name is free;
+    // the list forgets it; its handlers are freed, and with the last of them the memory that it
+    // wrote to. The handlers may run until then, but none of them lets the device do anything.
+    _watchdog: ArcHrTimerHandle<Watchdog>,
+    _silence: SilenceOnDrop<'bound>,
     #[pin]
     _file: MiscDeviceRegistration<Device>,
     _listed: Listed,
@@ -62,26 +73,31 @@ impl pci::Driver for EvgenDriver {
 
             let registers = Registers::map(pdev)?;
             let shape = registers.identify(pdev)?;
-            registers.reset()?;
+            Reset::new(shape.rings)
+                .finish(&registers)
+                .inspect_err(|error| dev_err!(pdev, "the device takes no reset: {error:?}\n"))?;
             pdev.set_master();
 
             let device = Device::new(registers, shape.rings, list_bound())?;
-            let silence = ResetOnDrop(device.clone());
-            let interrupts = Interrupts::new(pdev, &device, &shape)?;
+            let rings = Rings::new(pdev.as_ref(), device.clone(), shape.ring_size_max)?;
+            let watchdog = Watchdog::new(rings.clone())?;
+            let interrupts = Interrupts::new(pdev, &rings)?;
             let listed = Listed::new(device.clone())
                 .inspect_err(|_| dev_err!(pdev, "there are too many evgen devices\n"))?;
             let name = listed.name();
 
+            // What fails after a field was made drops it, and the later ones before the earlier.
             Ok(try_pin_init!(Driven {
                 device,
-                _silence: silence,
                 _interrupts: interrupts,
                 _listed: listed,
                 _file <- MiscDeviceRegistration::register(MiscDeviceOptions { name }),
+                _silence: SilenceOnDrop { pdev, rings: rings.clone() },
                 _: {
-                    // Last: events come from here on, and whatever fails before may free the rings
-                    // without asking the device.
-                    device.registers().run()?;
+                    // Events come from here on.
+                    rings.bring_up().inspect_err(|error| {
+                        dev_err!(pdev, "the device cannot be set up: {error:?}\n");
+                    })?;
                     dev_info!(
                         pdev,
                         "{}: {} rings, at most {} events listed\n",
@@ -90,6 +106,7 @@ impl pci::Driver for EvgenDriver {
                         list_bound()
                     );
                 },
+                _watchdog: watchdog.start(),
             }))
         })
     }
@@ -99,12 +116,39 @@ impl pci::Driver for EvgenDriver {
     }
 }
 
-/// Resets the device when dropped: after that it writes no memory and raises no interrupt.
-struct ResetOnDrop(Arc<Device>);
+/// Silences the device when dropped: after that it writes no memory.
+struct SilenceOnDrop<'bound> {
+    pdev: &'bound pci::Device<Bound>,
+    rings: Arc<Rings>,
+}
 
-impl Drop for ResetOnDrop {
+impl Drop for SilenceOnDrop<'_> {
     fn drop(&mut self) {
-        // If this fails, the registers cannot be reached, and so neither can our memory.
-        let _ = self.0.registers().reset();
+        let device = self.rings.device();
+        if Reset::new(device.rings())
+            .finish(device.registers())
+            .is_ok()
+            || stop_bus_master(self.pdev).is_ok()
+        {
+            return;
+        }
+        // It is gone from the bus, and might come back as it went: writing to the rings.
+        dev_warn!(
+            self.pdev,
+            "the device cannot be silenced; the memory of its rings is never freed\n"
+        );
+        core::mem::forget(self.rings.clone());
+    }
+}
+
+/// Forbids the device to write memory, if it can be reached at all.
+fn stop_bus_master(pdev: &pci::Device<Bound>) -> Result {
+    let config = pdev.config_space();
+    let command = config.try_read16(PCI_COMMAND)?;
+    config.try_write16(command & !PCI_COMMAND_MASTER, PCI_COMMAND)?;
+    // All ones is what all of a device reads as that is gone.
+    match config.try_read16(PCI_COMMAND)? & PCI_COMMAND_MASTER {
+        0 => Ok(()),
+        _ => Err(EIO),
     }
 }

@@ -12,7 +12,11 @@ use kernel::{
 use crate::{
     abi::{
         identity::{MAX_RINGS, MAX_RING_SIZE, REGISTER_BAR, REGISTER_BAR_SIZE},
-        registers::{Register, CONTROL_RESET, CONTROL_RUN, MAGIC, RING_STATE_ON, VERSION},
+        registers::{
+            Register, CONTROL_RESET, CONTROL_RUN, HEALTH_BUSY, HEALTH_HEARTBEAT_SHIFT, HEALTH_RUN,
+            MAGIC, RING_FEATURE_EVENT_INDEX, RING_STATE_ERROR, RING_STATE_OFF, RING_STATE_ON,
+            VERSION,
+        },
     },
     ring::Addresses,
 };
@@ -20,10 +24,13 @@ use crate::{
 /// The mapped registers of one device.
 ///
 /// No lock: each access is a single one of the width that the register has, and what must not be
-/// interleaved is kept apart by who does it: setup and teardown by probe and remove, doorbells and
-/// counters under the device's mutex, `STATUS_CAUSE` by the status interrupt alone.
+/// interleaved is kept apart by who does it. Setting up and resetting belong to probe, then to the
+/// watchdog, then, when that has ended, to removal. The rest can be done by anybody at any time:
+/// each is a single read or an order that stands for itself.
 ///
-/// May outlive the device; each access then fails with `ENODEV`.
+/// May outlive the device; each access then fails with `ENODEV`. A device that does not answer for a
+/// while shows in what is read: all ones. Whoever sets the device up reads back what it wrote,
+/// for a device can also take no writes for a while.
 pub(crate) struct Registers(pci::DevresBar<REGISTER_BAR_SIZE>);
 
 /// What kind of evgen device this is.
@@ -40,6 +47,48 @@ pub(crate) struct DeviceCounters {
     pub(crate) generated: u64,
     pub(crate) delivered: u64,
     pub(crate) dropped: u64,
+    pub(crate) faulted: u64,
+    pub(crate) extra: u64,
+}
+
+impl DeviceCounters {
+    /// Whether the device was there when they were read.
+    pub(crate) fn are_real(&self) -> bool {
+        let all = [
+            self.generated,
+            self.delivered,
+            self.dropped,
+            self.faulted,
+            self.extra,
+        ];
+        !all.contains(&u64::MAX)
+    }
+}
+
+/// How the device is: `HEALTH`, read at one time.
+#[derive(Clone, Copy)]
+pub(crate) struct Health(u64);
+
+impl Health {
+    /// It does not answer: it is gone from the bus, for a while or for good.
+    pub(crate) fn is_gone(self) -> bool {
+        self.0 == u64::MAX
+    }
+
+    /// A reset is under way, or so it says; writes to registers are ignored.
+    pub(crate) fn is_busy(self) -> bool {
+        self.0 & HEALTH_BUSY != 0
+    }
+
+    /// It may write events to rings.
+    pub(crate) fn runs(self) -> bool {
+        self.0 & HEALTH_RUN != 0
+    }
+
+    /// Milliseconds of the device's time.
+    pub(crate) fn heartbeat(self) -> u32 {
+        (self.0 >> HEALTH_HEARTBEAT_SHIFT) as u32
+    }
 }
 
 impl Registers {
@@ -91,34 +140,63 @@ impl Registers {
         })
     }
 
-    /// Resets the device: it forgets its rings, writes no memory and raises no interrupt.
-    pub(crate) fn reset(&self) -> Result {
-        self.write32(Register::Control, 0, CONTROL_RESET)?;
-        // Writes are posted; a read that has come back proves that the reset was done.
-        self.read32(Register::Control, 0).map(|_| ())
+    /// How the device is.
+    pub(crate) fn health(&self) -> Health {
+        // What cannot be reached any more is as gone as can be.
+        Health(self.read64(Register::Health, 0).unwrap_or(u64::MAX))
     }
 
-    /// Lets the device write events to the rings that are on.
+    /// Tells the device to reset itself.
+    pub(crate) fn ask_for_reset(&self) -> Result {
+        self.write32(Register::Control, 0, CONTROL_RESET)
+    }
+
+    /// Whether the device does not run and all of its `rings` rings are off. It then writes no
+    /// memory until somebody turns one on.
+    pub(crate) fn is_off(&self, rings: usize) -> bool {
+        // `RUN` is all that can be read there: all ones come from a device that is gone.
+        self.read32(Register::Control, 0) == Ok(0) && (0..rings).all(|ring| self.ring_is_off(ring))
+    }
+
+    /// Lets the device write events to the rings that are on. `EAGAIN` if it does not take that now.
     pub(crate) fn run(&self) -> Result {
-        self.write32(Register::Control, 0, CONTROL_RUN)
+        self.write32(Register::Control, 0, CONTROL_RUN)?;
+        match self.read32(Register::Control, 0)? {
+            CONTROL_RUN => Ok(()),
+            _ => Err(EAGAIN),
+        }
     }
 
-    /// Turns ring `ring` on.
+    /// Turns ring `ring`, which is off, on. `EIO` if the device will not have it, `EAGAIN` if it
+    /// does not take it now.
     pub(crate) fn turn_on(&self, ring: usize, size: u16, at: &Addresses) -> Result {
         self.write32(Register::RingSize, ring, u32::from(size))?;
         self.write64(Register::RingDescriptors, ring, at.descriptors)?;
         self.write64(Register::RingAvailable, ring, at.available)?;
         self.write64(Register::RingUsed, ring, at.used)?;
+        self.write32(Register::RingFeatures, ring, RING_FEATURE_EVENT_INDEX)?;
         self.write32(Register::RingEnable, ring, 1)?;
         match self.read32(Register::RingState, ring)? {
             RING_STATE_ON => Ok(()),
-            _ => Err(EIO),
+            RING_STATE_ERROR => Err(EIO),
+            _ => Err(EAGAIN),
         }
     }
 
-    /// Turns ring `ring` off: what is made for it from now on counts as dropped.
+    /// Turns ring `ring` off: what is made for it from now on counts as dropped, and its used ring
+    /// is right, whatever it was before. `EAGAIN` if the device does not take that now.
     pub(crate) fn turn_off(&self, ring: usize) -> Result {
-        self.write32(Register::RingEnable, ring, 0)
+        self.write32(Register::RingEnable, ring, 0)?;
+        if self.ring_is_off(ring) {
+            Ok(())
+        } else {
+            Err(EAGAIN)
+        }
+    }
+
+    /// Tells the device that an event with the flag that asks for it has come.
+    pub(crate) fn acknowledge(&self, ring: usize) -> Result {
+        self.write32(Register::RingAcknowledge, ring, 1)
     }
 
     /// Makes the device make an event for ring `ring`.
@@ -126,9 +204,12 @@ impl Registers {
         self.write32(Register::Doorbell, ring, 1)
     }
 
-    /// Reads which causes a status interrupt has, and clears those.
+    /// Reads which causes a status interrupt has, and clears those. `ENODEV` if the device is gone.
     pub(crate) fn take_status(&self) -> Result<u32> {
         let causes = self.read32(Register::StatusCause, 0)?;
+        if causes == u32::MAX {
+            return Err(ENODEV);
+        }
         self.write32(Register::StatusCause, 0, causes)?;
         Ok(causes)
     }
@@ -139,7 +220,13 @@ impl Registers {
             generated: self.read64(Register::RingGenerated, ring)?,
             delivered: self.read64(Register::RingDelivered, ring)?,
             dropped: self.read64(Register::RingDropped, ring)?,
+            faulted: self.read64(Register::RingFaulted, ring)?,
+            extra: self.read64(Register::RingExtra, ring)?,
         })
+    }
+
+    fn ring_is_off(&self, ring: usize) -> bool {
+        self.read32(Register::RingState, ring) == Ok(RING_STATE_OFF)
     }
 
     fn read32(&self, register: Register, ring: usize) -> Result<u32> {

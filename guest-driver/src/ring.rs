@@ -30,12 +30,13 @@ pub(crate) struct Addresses {
     pub(crate) used: DmaAddress,
 }
 
-/// What the device did that it must never do. The ring is not to be used any more.
+/// What the device did that it must never do. The ring is not to be used until it was turned off and
+/// set up anew.
 #[derive(Clone, Copy)]
 pub(crate) enum Fault {
     /// It used more buffers than it had.
     UsedIndex { index: u16, taken: u16 },
-    /// It used a buffer that there is not, or not as much of it as an event takes.
+    /// It used a buffer whose turn it was not, or not as much of it as an event takes.
     UsedElement { id: u32, length: u32 },
 }
 
@@ -45,12 +46,12 @@ impl fmt::Display for Fault {
             Self::UsedIndex { index, taken } => {
                 write!(
                     f,
-                    "the used index went from {taken} to {index}, past the ring's size"
+                    "the used index went from {taken} to {index}, past what the device has"
                 )
             }
             Self::UsedElement { id, length } => write!(
                 f,
-                "a used element has id {id}, length {length}: no descriptor's, or no event's"
+                "a used element has id {id}, length {length}: not the next buffer's, or no event's"
             ),
         }
     }
@@ -59,39 +60,56 @@ impl fmt::Display for Fault {
 /// The driver's side of one ring.
 ///
 /// Descriptor `n` always means buffer `n`. Each buffer is with the device, or used and waiting in
-/// the used ring, or just being taken.
+/// the used ring, or taken and not offered again yet. The device uses them in the order in which they
+/// are offered, and they are offered in the order in which they were used: so always in a circle.
+///
+/// A buffer that is offered has a checksum of zero, which no event of this device has: if the device
+/// wrote its event to somewhere else, that shows.
 pub(crate) struct Ring {
     memory: Coherent<Memory>,
     size: u16,
     /// How many elements we took from the used ring, modulo 2^16.
     taken: u16,
     /// How many elements we put into the available ring, modulo 2^16.
+    ready: u16,
+    /// How many of those the device knows of, modulo 2^16.
     offered: u16,
 }
 
 impl Ring {
     /// Allocates a ring of at most `size_max` descriptors, all of them offered to the device.
     pub(crate) fn new(dev: &Device<Bound>, size_max: u16) -> Result<Self> {
-        let size = size_max.min(MAX_SIZE as u16);
         let mut ring = Self {
             memory: Coherent::zeroed(dev, GFP_KERNEL)?,
-            size,
+            size: size_max.min(MAX_SIZE as u16),
             taken: 0,
+            ready: 0,
             offered: 0,
         };
-        for id in 0..size {
+        ring.begin();
+        Ok(ring)
+    }
+
+    /// Brings the ring to its beginning: indices at zero, all buffers offered. The device must have
+    /// turned it off. What waited in it is lost.
+    pub(crate) fn begin(&mut self) {
+        (self.taken, self.ready, self.offered) = (0, 0, 0);
+        io_write!(self.memory, .used.flags, 0);
+        io_write!(self.memory, .used.index, 0);
+        io_write!(self.memory, .available.flags, 0);
+        for id in 0..self.size {
             let slot = usize::from(id);
-            let buffer = io_project!(ring.memory, .buffers[try: slot]);
-            io_project!(ring.memory, .descriptors[try: slot]).copy_write(Descriptor {
+            let buffer = io_project!(self.memory, .buffers[panic: slot]);
+            io_project!(self.memory, .descriptors[panic: slot]).copy_write(Descriptor {
                 address: buffer.dma_address().to_le(),
                 length: (EVENT_SIZE as u32).to_le(),
                 flags: DESCRIPTOR_WRITE.to_le(),
                 next: 0,
             });
-            ring.put_back(id);
+            self.put_back(id);
         }
-        ring.offer();
-        Ok(ring)
+        self.ask_for_interrupt();
+        self.offer();
     }
 
     /// Number of descriptors, so also most events that can wait in the ring.
@@ -111,7 +129,7 @@ impl Ring {
     pub(crate) fn waiting(&self) -> Result<u16, Fault> {
         let index = u16::from_le(io_read!(self.memory, .used.index));
         let waiting = index.wrapping_sub(self.taken);
-        if waiting > self.size {
+        if waiting > self.offered.wrapping_sub(self.taken) {
             return Err(Fault::UsedIndex {
                 index,
                 taken: self.taken,
@@ -131,18 +149,30 @@ impl Ring {
         // Each of these is read just once: the device may change them at any time.
         let id = u32::from_le(io_read!(self.memory, .used.ring[panic: slot].id));
         let length = u32::from_le(io_read!(self.memory, .used.ring[panic: slot].length));
-        let fault = Fault::UsedElement { id, length };
-        if id >= u32::from(self.size) || length != EVENT_SIZE as u32 {
-            return Err(fault);
+        if id as usize != slot || length != EVENT_SIZE as u32 {
+            return Err(Fault::UsedElement { id, length });
         }
-        let event = io_project!(self.memory, .buffers[panic: id as usize]).copy_read();
+        let buffer = io_project!(self.memory, .buffers[panic: slot]).copy_read();
         self.taken = self.taken.wrapping_add(1);
         self.put_back(id as u16);
-        Ok(event)
+        Ok(buffer.event())
+    }
+
+    /// Asks for an interrupt when the next event comes (§2.7.7.2). One that came before this says
+    /// nothing, so the caller must look for events once more.
+    pub(crate) fn ask_for_interrupt(&mut self) {
+        io_write!(self.memory, .available.used_event, self.taken.to_le());
+        // Either the device sees this when it moves the used index, or we see the index when we look
+        // again: each side writes, and then reads what the other wrote.
+        dma_mb(Full);
     }
 
     /// Offers the buffers of all events taken to the device again.
     pub(crate) fn offer(&mut self) {
+        if self.offered == self.ready {
+            return;
+        }
+        self.offered = self.ready;
         // §2.7.13.3: the index that says that a buffer is there is written after the element that
         // says which. And a full barrier rather than one for writes, because the device may write
         // to the buffer at once: what was in it must have been read by now.
@@ -151,9 +181,10 @@ impl Ring {
     }
 
     fn put_back(&mut self, id: u16) {
-        let slot = self.slot(self.offered);
+        io_write!(self.memory, .buffers[panic: usize::from(id)].checksum, 0);
+        let slot = self.slot(self.ready);
         io_write!(self.memory, .available.ring[panic: slot], id.to_le());
-        self.offered = self.offered.wrapping_add(1);
+        self.ready = self.ready.wrapping_add(1);
     }
 
     /// Where in a ring the element numbered `count` lies.
@@ -168,7 +199,7 @@ struct Memory {
     descriptors: [Descriptor; MAX_SIZE],
     used: Used,
     available: Available,
-    buffers: [[u8; EVENT_SIZE]; MAX_SIZE],
+    buffers: [Buffer; MAX_SIZE],
 }
 
 // SAFETY: Any bit pattern is a valid value: there are only integers in it.
@@ -180,6 +211,26 @@ const _: () = assert!(
     size_of::<Memory>() == MAX_SIZE * (16 + 2 + 8 + EVENT_SIZE) + 2 * 6 + 4,
     "there is padding in the ring's memory",
 );
+
+/// What the device writes one event to.
+#[repr(C)]
+#[derive(FromBytes)]
+struct Buffer {
+    content: [u8; EVENT_SIZE - 8],
+    /// On its own, to clear it.
+    checksum: u64,
+}
+
+impl Buffer {
+    /// The event in it, if it is one.
+    fn event(&self) -> [u8; EVENT_SIZE] {
+        let mut event = [0; EVENT_SIZE];
+        let (content, checksum) = event.split_at_mut(EVENT_SIZE - 8);
+        content.copy_from_slice(&self.content);
+        checksum.copy_from_slice(&self.checksum.to_ne_bytes());
+        event
+    }
+}
 
 /// §2.7.5 `virtq_desc`.
 #[repr(C)]

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use lockstorm_device_model::Storm;
+use lockstorm_device_model::storm;
 
 use crate::ctl::Ctl;
 use crate::devices::evgen::StormRequest;
@@ -132,9 +132,9 @@ fn parse_storm(text: &str) -> Result<StormRequest, String> {
     let rate = rate.ok_or("`rate` is missing")?;
     let seconds = seconds.unwrap_or(STORM_SECONDS);
     Ok(StormRequest {
-        rate: limited("rate", rate, Storm::MAX_RATE.into())?,
-        burst: limited("burst", burst.unwrap_or(1), Storm::MAX_BURST.into())?,
-        seconds: limited("seconds", seconds, Storm::MAX_DURATION / 1_000_000_000)?,
+        rate: limited("rate", rate, storm::MAX_RATE.into())?,
+        burst: limited("burst", burst.unwrap_or(1), storm::MAX_BURST.into())?,
+        seconds: limited("seconds", seconds, (storm::MAX_DURATION_MS / 1000).into())?,
         seed: seed.unwrap_or(0),
         devices: None,
         rings: None,

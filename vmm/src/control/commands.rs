@@ -71,7 +71,10 @@ impl From<Stats> for DeviceStats {
                 })
                 .collect(),
             raised: stats.raised,
-            storm_remaining: stats.storm_remaining,
+            storm_remaining: stats
+                .storm
+                .filter(|storm| storm.running)
+                .map(|storm| storm.total.unwrap_or(0).saturating_sub(storm.made)),
         }
     }
 }

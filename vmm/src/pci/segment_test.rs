@@ -2,6 +2,8 @@
 
 //! The bus with evgen-like functions that record what they hear.
 
+use vm_memory::GuestMemoryMmap;
+
 use super::*;
 use crate::pci::AddressWidth;
 
@@ -28,11 +30,13 @@ impl lockstorm_device_model::MsiSink for NoSink {
 impl PciFunction for Function {
     fn config_read(&self, register: u16, data: &mut [u8]) {
         self.widths.lock().unwrap().push((register, data.len()));
-        self.device.lock().unwrap().config_read(register, data);
+        self.device.lock().unwrap().config_read(register, data, 0);
     }
     fn config_write(&self, register: u16, data: &[u8]) -> ConfigOutcome {
         self.widths.lock().unwrap().push((register, data.len()));
-        self.device.lock().unwrap().config_write(register, data)
+        let memory = GuestMemoryMmap::<()>::new();
+        let mut device = self.device.lock().unwrap();
+        device.config_write(&memory, register, data, 0)
     }
     fn bars(&self) -> Vec<MemoryBar> {
         let device = self.device.lock().unwrap();

@@ -10,6 +10,8 @@ use std::time::Instant;
 use lockstorm_device_model::abi::identity::{MSIX_BAR, REGISTER_BAR};
 use lockstorm_device_model::{Config, ConfigError, ConfigOutcome, Evgen};
 
+use vmm_sys_util::eventfd::EventFd;
+
 use super::doorbells::{Doorbells, WriteCounter};
 use crate::machine::bus::Outcome;
 use crate::machine::interrupts::{InterruptRouter, KvmMsiSink};
@@ -20,6 +22,8 @@ use crate::pci::{AddressWidth, MemoryBar, PciFunction};
 struct State {
     device: Evgen<KvmMsiSink>,
     doorbells: Doorbells,
+    /// When the worker believes that the device is to be called next.
+    announced: Option<u64>,
 }
 
 /// An evgen device in its VM.
@@ -34,6 +38,8 @@ struct State {
 pub(super) struct EvgenFunction {
     turn: Mutex<()>,
     state: Mutex<State>,
+    /// Wakes the worker because something is due earlier than it believes.
+    earlier: EventFd,
     memory: Memory,
     started: Instant,
 }
@@ -52,7 +58,10 @@ impl EvgenFunction {
             state: Mutex::new(State {
                 device: Evgen::new(config, KvmMsiSink::new(router)).map_err(NewError::Config)?,
                 doorbells: Doorbells::new(counter, config.rings).map_err(NewError::Eventfd)?,
+                announced: None,
             }),
+            earlier: EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)
+                .map_err(NewError::Eventfd)?,
             memory,
             started,
         })
@@ -69,11 +78,23 @@ impl EvgenFunction {
         self.with_state(|state, now| action(&mut state.device, &self.memory, now))
     }
 
-    /// The eventfds of the doorbells; they live as long as the device.
-    pub(super) fn doorbell_fds(&self) -> Vec<RawFd> {
+    /// The eventfds that call for the worker; they live as long as the device. Being lent the
+    /// device is enough to have its doorbells served.
+    pub(super) fn worker_fds(&self) -> Vec<RawFd> {
         self.with_state(|state, _| {
             let counts = state.doorbells.counts().iter();
-            counts.map(AsRawFd::as_raw_fd).collect()
+            let fds = counts.chain([&self.earlier]);
+            fds.map(AsRawFd::as_raw_fd).collect()
+        })
+    }
+
+    /// Does what is due, for the worker; gives when it is to be called next.
+    pub(super) fn advance(&self) -> Option<u64> {
+        self.with_state(|state, now| {
+            // The only error there can be is that nobody has written to it.
+            let _ = self.earlier.read();
+            state.announced = state.device.advance(&self.memory, now);
+            state.announced
         })
     }
 
@@ -83,7 +104,14 @@ impl EvgenFunction {
         drop(turn);
         let now = self.started.elapsed().as_nanos() as u64;
         serve_doorbells(&mut state, &self.memory, now);
-        action(&mut state, now)
+        let result = action(&mut state, now);
+        let due = state.device.due();
+        if due.is_some_and(|due| state.announced.is_none_or(|announced| due < announced)) {
+            state.announced = due;
+            // A full counter is the only error there can be, and that wakes too.
+            let _ = self.earlier.write(1);
+        }
+        result
     }
 }
 
@@ -103,17 +131,17 @@ pub enum NewError {
     #[error(transparent)]
     Config(ConfigError),
     /// No eventfd to be had.
-    #[error("cannot make an eventfd for a doorbell: {0}; raise the limit of open files")]
+    #[error("cannot make an eventfd for a device: {0}; raise the limit of open files")]
     Eventfd(#[source] io::Error),
 }
 
 impl PciFunction for EvgenFunction {
     fn config_read(&self, register: u16, data: &mut [u8]) {
-        self.with_device(|device, _, _| device.config_read(register, data));
+        self.with_device(|device, _, now| device.config_read(register, data, now));
     }
 
     fn config_write(&self, register: u16, data: &[u8]) -> ConfigOutcome {
-        self.with_device(|device, _, _| device.config_write(register, data))
+        self.with_device(|device, memory, now| device.config_write(memory, register, data, now))
     }
 
     fn bars(&self) -> Vec<MemoryBar> {
@@ -149,7 +177,7 @@ impl PciFunction for EvgenFunction {
     }
 
     fn bar_read(&self, index: u8, offset: u64, data: &mut [u8]) {
-        self.with_device(|device, _, _| device.bar_read(index, offset, data));
+        self.with_device(|device, _, now| device.bar_read(index, offset, data, now));
     }
 
     fn bar_write(&self, index: u8, offset: u64, data: &[u8]) -> Outcome {

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use kvm_ioctls::VmFd;
 use lockstorm_device_model::abi::event::PAYLOAD_SIZE;
-use lockstorm_device_model::{Config, NoSuchRing, Stats, Storm, StormError};
+use lockstorm_device_model::{Config, Injection, NoSuchRing, Stats, StormError};
 use thiserror::Error;
 
 use crate::machine::events::Events;
@@ -63,9 +63,6 @@ pub enum CommandError {
         /// What it says.
         source: NoSuchRing,
     },
-    /// A ring number that no device can have.
-    #[error("there is no ring {0} on any device: rings are 0 to 7")]
-    RingNumber(u8),
     /// The device does not start this storm.
     #[error("device {device}: {source}")]
     Storm {
@@ -153,7 +150,17 @@ impl EvgenHost {
             let batch = left.min(INJECT_BATCH);
             function
                 .with_device(|evgen, memory, now| {
-                    evgen.inject(memory, ring, kind, [0; PAYLOAD_SIZE], batch, now)
+                    evgen.inject(
+                        memory,
+                        &Injection {
+                            ring,
+                            kind,
+                            payload: [0; PAYLOAD_SIZE],
+                            count: batch,
+                            acknowledge: false,
+                        },
+                        now,
+                    )
                 })
                 .map_err(|source| CommandError::NoSuchRing { device, source })?;
             left -= batch;
@@ -178,34 +185,26 @@ impl EvgenHost {
         if devices.is_empty() {
             return Err(CommandError::NoDevices);
         }
-        let rings = ring_mask(request.rings.as_deref())?;
         for &device in &devices {
             let running = self
                 .function(device)?
                 .with_device(|evgen, _, _| evgen.stats());
-            if running.storm_remaining.is_some() {
+            if running.storm.is_some_and(|storm| storm.running) {
                 return Err(CommandError::Storm {
                     device,
                     source: StormError::Running,
                 });
             }
         }
+        let storm = request.to_storm();
         for &device in &devices {
             // All devices are alike, so what the first one takes they all take.
             self.function(device)?
                 .with_device(|evgen, _, now| {
-                    let storm = Storm {
-                        rate: request.rate,
-                        burst: request.burst,
-                        duration: u64::from(request.seconds) * 1_000_000_000,
-                        rings: rings.unwrap_or(0xff >> (8 - evgen.config().rings)),
-                        seed: request.seed.wrapping_add(device as u64),
-                    };
-                    evgen.start_storm(storm, now)
+                    evgen.start_storm(storm.as_ref().map_err(Clone::clone)?, device as u64, now)
                 })
                 .map_err(|source| CommandError::Storm { device, source })?;
         }
-        self.worker.wake();
         Ok(())
     }
 
@@ -249,18 +248,6 @@ fn distinct(devices: &[usize]) -> Vec<usize> {
     devices.sort_unstable();
     devices.dedup();
     devices
-}
-
-fn ring_mask(rings: Option<&[u8]>) -> Result<Option<u8>, CommandError> {
-    let Some(rings) = rings else { return Ok(None) };
-    rings
-        .iter()
-        .try_fold(0, |mask, &ring| {
-            let bit = 1_u8.checked_shl(ring.into());
-            bit.map(|bit| mask | bit)
-                .ok_or(CommandError::RingNumber(ring))
-        })
-        .map(Some)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 //! What a user asks for when asking for a storm.
 
+use lockstorm_device_model::{Storm, StormError};
 use serde::{Deserialize, Serialize};
 
 /// A storm on some or all devices.
@@ -25,6 +26,28 @@ pub struct StormRequest {
     /// Rings of each of them; all if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rings: Option<Vec<u8>>,
+}
+
+impl StormRequest {
+    /// The storm that is asked for.
+    pub(super) fn to_storm(&self) -> Result<Storm, StormError> {
+        let Self {
+            rate,
+            burst,
+            seconds,
+            seed,
+            ..
+        } = self;
+        let vectors = self
+            .rings
+            .as_ref()
+            .map_or(String::new(), |rings| format!("vectors = {rings:?}\n"));
+        Storm::from_toml(&format!(
+            "seed = {seed}\n[[phase]]\npattern = 'burst'\nrate = {rate}\nburst = {burst}\n\
+             duration_ms = {}\n{vectors}",
+            u64::from(*seconds) * 1000
+        ))
+    }
 }
 
 fn one() -> u32 {

@@ -17,7 +17,7 @@ use vmm_sys_util::timerfd::TimerFd;
 use super::function::EvgenFunction;
 use crate::machine::events::{Event, Events};
 
-/// What epoll says of the eventfd that wakes the worker; a device's doorbells say its index.
+/// What epoll says of the eventfd that stops the worker; those of a device say its index.
 const WAKE: u64 = u64::MAX;
 /// What epoll says of the timer.
 const TIMER: u64 = u64::MAX - 1;
@@ -57,16 +57,11 @@ impl Worker {
         })
     }
 
-    /// Makes the worker ask every device anew when it is to be called.
-    pub(super) fn wake(&self) {
-        // A full counter is the only error there can be, and that wakes too.
-        let _ = self.signal.wake.write(1);
-    }
-
     /// Ends the thread; when this returns it touches nothing any more.
     pub(super) fn stop(&self) {
         self.signal.stop.store(true, Ordering::Release);
-        self.wake();
+        // A full counter is the only error there can be, and that wakes too.
+        let _ = self.signal.wake.write(1);
         let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if thread.take().is_some_and(|thread| thread.join().is_err()) {
             error!("the thread that serves doorbells and storms has panicked");
@@ -110,8 +105,8 @@ impl Service {
         watch(signal.wake.as_raw_fd(), WAKE)?;
         watch(timer.as_raw_fd(), TIMER)?;
         for (index, function) in (0..).zip(&functions) {
-            for doorbell in function.doorbell_fds() {
-                watch(doorbell, index)?;
+            for fd in function.worker_fds() {
+                watch(fd, index)?;
             }
         }
         let clients = functions.into_iter();
@@ -155,9 +150,7 @@ impl Service {
             }
             for client in &mut self.clients {
                 if client.due.is_some_and(|due| due <= now) {
-                    client.due = client
-                        .function
-                        .with_device(|device, memory, now| device.advance(memory, now));
+                    client.due = client.function.advance();
                 }
             }
             late = self.arm()?;
@@ -168,13 +161,7 @@ impl Service {
         match data {
             // Those that are due are found by looking at all.
             TIMER => drop(self.timer.wait()?),
-            WAKE => {
-                self.signal.wake.read()?;
-                for client in &mut self.clients {
-                    client.due = Some(now);
-                }
-            }
-            // Being lent the device is enough to have its doorbells served.
+            WAKE => drop(self.signal.wake.read()?),
             device => {
                 if let Some(client) = self.clients.get_mut(device as usize) {
                     client.due = Some(now);

@@ -3,34 +3,28 @@
 use lockstorm_abi::event::{SOURCE_DOORBELL, SOURCE_INJECT, SOURCE_STORM};
 use lockstorm_abi::identity::REGISTER_BAR;
 use lockstorm_abi::registers::{
-    Access, CONTROL_RESET, CONTROL_RUN, REGISTERS, RING_STATE_ERROR, RING_STATE_OFF, RING_STATE_ON,
-    Register, cause_dropped, cause_error,
+    Access, CONTROL_RESET, CONTROL_RUN, FAULTS, REGISTERS, RING_STATE_ERROR, RING_STATE_OFF,
+    RING_STATE_ON, Register, cause_dropped, cause_error,
 };
 
-use crate::guest::{Guest, MEMORY_SIZE, RING_SIZE, ring_base};
-use crate::{Config, ConfigError, Evgen, RingStats, Storm};
+use super::guest::{Guest, MEMORY_SIZE, RING_SIZE, ring_base};
+use crate::{Config, ConfigError, Evgen, Injection, Storm, StormError};
 
 const STATUS_VECTOR: u16 = 2;
-
-fn stats(generated: u64, delivered: u64) -> RingStats {
-    RingStats {
-        generated,
-        delivered,
-        dropped: generated - delivered,
-    }
-}
 
 #[test]
 fn registers_hold_their_reset_values() {
     let guest = Guest::new(3);
     for description in REGISTERS {
-        let expected = match description.register {
-            Register::Rings => 3,
-            Register::RingSizeMax => 1024,
-            _ => description.reset,
-        };
         for ring in [0, 2, 7] {
             let ring = if description.stride == 0 { 0 } else { ring };
+            let expected = match description.register {
+                Register::Rings | Register::StatusVector => 3,
+                Register::RingSizeMax => 1024,
+                Register::Vectors => 4,
+                Register::RingVector if ring < 3 => ring as u64,
+                _ => description.reset,
+            };
             let value = guest.read(description.register, ring, description.width);
             assert_eq!(value, expected, "{} of ring {ring}", description.name);
         }
@@ -48,11 +42,18 @@ fn registers_keep_what_their_access_says() {
         guest.write_bar(REGISTER_BAR, offset, &ones[..width]);
         let expected = match (description.access, description.register) {
             (_, Register::Control) => CONTROL_RUN.into(),
-            (_, Register::RingEnable) => 1,
+            (_, Register::RingEnable | Register::RingFeatures) => 1,
+            // These keep what they have rather than take what cannot be.
+            (_, Register::StatusVector) => 3,
+            (
+                _,
+                Register::RingVector | Register::RingCoalesceCount | Register::RingCoalesceTime,
+            ) => 0,
             (Access::ReadWrite, _) if width == 4 => 0xffff_fffd,
             (Access::ReadWrite, _) => 0xffff_ffff_ffff_fffd,
             (_, Register::Rings) => 3,
             (_, Register::RingSizeMax) => 1024,
+            (_, Register::Vectors) => 4,
             _ => description.reset,
         };
         let value = guest.read(description.register, 0, width);
@@ -67,7 +68,7 @@ fn no_access_to_a_bar_panics() {
         for offset in (0..0x2010).chain([u64::MAX - 8, u64::MAX]) {
             for width in 0..=9 {
                 let mut data = vec![0xff; width];
-                guest.device.bar_read(bar, offset, &mut data);
+                guest.device.bar_read(bar, offset, &mut data, 0);
                 // CONTROL.RESET in between keeps the rings usable; both ways must be fine.
                 guest.write_bar(bar, offset, &data);
                 guest.write_bar(bar, offset, &vec![0xff; width]);
@@ -80,9 +81,16 @@ fn no_access_to_a_bar_panics() {
 fn an_event_arrives_whole_and_interrupts_once() {
     let mut guest = Guest::running(2);
     let payload = std::array::from_fn(|index| index as u8);
+    let injection = Injection {
+        ring: 1,
+        kind: 77,
+        payload,
+        count: 1,
+        acknowledge: false,
+    };
     guest
         .device
-        .inject(&guest.memory, 1, 77, payload, 1, 1234)
+        .inject(&guest.memory, &injection, 1234)
         .unwrap();
     assert_eq!(guest.raised(), [1]);
     let events = guest.drain(1);
@@ -127,7 +135,7 @@ fn each_source_numbers_its_events_per_ring() {
 fn a_full_ring_drops_counts_and_reports_once_until_acknowledged() {
     let mut guest = Guest::running(2);
     guest.inject(0, u32::from(RING_SIZE) + 3);
-    assert_eq!(guest.device.stats().rings[0], stats(7, 4));
+    assert_eq!(guest.counted(0), (7, 4));
     assert_eq!(guest.raised(), [0, 0, 0, 0, STATUS_VECTOR]);
     let cause = guest.read32(Register::StatusCause, 0);
     assert_eq!(cause, cause_dropped(0));
@@ -149,7 +157,7 @@ fn a_full_ring_drops_counts_and_reports_once_until_acknowledged() {
 fn doorbells_beyond_any_ring_are_dropped_at_once() {
     let mut guest = Guest::running(2);
     guest.device.doorbell(&guest.memory, 0, 1 << 60, 0);
-    assert_eq!(guest.device.stats().rings[0], stats(1 << 60, 4));
+    assert_eq!(guest.counted(0), (1 << 60, 4));
     assert_eq!(guest.raised(), [0, 0, 0, 0, STATUS_VECTOR]);
     guest.drain(0);
     guest.device.doorbell(&guest.memory, 0, 1, 0);
@@ -171,7 +179,7 @@ fn many_laps_around_a_ring_lose_nothing() {
         expected > u64::from(u16::MAX),
         "the ring's indices must wrap"
     );
-    assert_eq!(guest.device.stats().rings[0], stats(expected, expected));
+    assert_eq!(guest.counted(0), (expected, expected));
 }
 
 #[test]
@@ -181,7 +189,7 @@ fn what_must_not_be_delivered_is_dropped() {
         ("device off", |guest| guest.write(Register::Control, 0, 0)),
         ("ring off", |guest| guest.write(Register::RingEnable, 0, 0)),
         ("bus master off", |guest| {
-            guest.device.config_write(0x04, &[0b010]);
+            guest.config_write(0x04, &[0b010]);
         }),
         ("device reset", |guest| {
             guest.write(Register::Control, 0, CONTROL_RESET.into());
@@ -191,34 +199,53 @@ fn what_must_not_be_delivered_is_dropped() {
         let mut guest = Guest::running(1);
         step(&mut guest);
         guest.inject(0, 2);
-        assert_eq!(guest.device.stats().rings[0], stats(2, 0), "{name}");
+        assert_eq!(guest.counted(0), (2, 0), "{name}");
         assert_eq!(guest.drain(0), [], "{name}");
     }
 }
 
 #[test]
-fn reset_forgets_counters_and_numbers_but_not_the_vectors() {
+fn reset_forgets_all_but_counters_numbers_and_vectors() {
     let mut guest = Guest::running(1);
     guest.inject(0, 9);
+    guest.drain(0);
+    for (register, value) in [
+        (Register::StatusVector, 0),
+        (Register::RingVector, 1),
+        (Register::RingCoalesceCount, 4),
+        (Register::RingCoalesceTime, 50),
+    ] {
+        guest.write(register, 0, value);
+    }
     guest.write(Register::Control, 0, CONTROL_RESET.into());
-    assert_eq!(guest.device.stats().rings[0], stats(0, 0));
-    assert_eq!(guest.read32(Register::StatusCause, 0), 0);
-    assert_eq!(guest.read32(Register::RingState, 0), RING_STATE_OFF);
-    assert_eq!(guest.read32(Register::RingSize, 0), 0);
+    assert_eq!(guest.counted(0), (9, 4));
+    for (register, expected) in [
+        (Register::StatusCause, 0),
+        (Register::StatusVector, 1),
+        (Register::RingState, RING_STATE_OFF),
+        (Register::RingSize, 0),
+        (Register::RingVector, 0),
+        (Register::RingCoalesceCount, 0),
+        (Register::RingCoalesceTime, 0),
+    ] {
+        assert_eq!(guest.read32(register, 0), expected, "{register:?}");
+    }
 
-    let mut raised = guest.raised();
-    raised.clear();
+    guest.raised();
     guest.inject(0, 1);
     assert_eq!(guest.raised(), [1], "the status vector is still set up");
+    guest.restart();
+    guest.inject(0, 1);
+    assert_eq!(guest.drain(0)[0].sequence, 10);
 }
 
 #[test]
 fn reset_takes_back_interrupts_that_were_not_sent() {
     let mut guest = Guest::running(1);
-    guest.device.config_write(0x43, &[0xc0]);
+    guest.config_write(0x43, &[0xc0]);
     guest.inject(0, 1);
     guest.write(Register::Control, 0, CONTROL_RESET.into());
-    guest.device.config_write(0x43, &[0x80]);
+    guest.config_write(0x43, &[0x80]);
     assert!(guest.raised().is_empty());
 }
 
@@ -310,8 +337,8 @@ fn a_hostile_ring_ends_in_the_error_state_and_harms_no_other() {
         let cause = guest.read32(Register::StatusCause, 0);
         assert_eq!(cause, cause_dropped(0) | cause_error(0), "{name}");
         assert_eq!(guest.raised(), [STATUS_VECTOR, 1, 1, 1], "{name}");
-        let counted = guest.device.stats().rings;
-        assert_eq!(counted, [stats(3, 0), stats(3, 3)], "{name}");
+        let counted = (guest.counted(0), guest.counted(1));
+        assert_eq!(counted, ((3, 0), (3, 3)), "{name}");
         assert_eq!(guest.drain(1).len(), 3, "{name}");
     }
 }
@@ -321,7 +348,7 @@ fn a_withheld_event_counts_as_delivered_and_never_comes() {
     let mut guest = Guest::running(1);
     guest.device.withhold(0, 1).unwrap();
     guest.inject(0, 2);
-    assert_eq!(guest.device.stats().rings[0], stats(2, 2));
+    assert_eq!(guest.counted(0), (2, 2));
     assert_eq!(guest.raised(), [0]);
     let sequences: Vec<_> = guest.drain(0).iter().map(|e| e.sequence).collect();
     assert_eq!(sequences, [1]);
@@ -330,15 +357,11 @@ fn a_withheld_event_counts_as_delivered_and_never_comes() {
 #[test]
 fn a_storm_runs_in_bounded_steps_and_ends() {
     let mut guest = Guest::running(2);
-    let storm = Storm {
-        rate: 1_000_000,
-        burst: 1,
-        duration: 1_000_000,
-        rings: 0b11,
-        seed: 1,
-    };
-    guest.device.start_storm(storm, 0).unwrap();
-    assert!(guest.device.start_storm(storm, 0).is_err());
+    let storm = "[[phase]]\npattern = 'all-at-once'\nrate = 1_000_000\nduration_ms = 1";
+    let storm = Storm::from_toml(storm).unwrap();
+    guest.device.start_storm(&storm, 0, 0).unwrap();
+    let again = guest.device.start_storm(&storm, 0, 0);
+    assert_eq!(again, Err(StormError::Running));
     let (mut calls, mut seen) = (0, 0);
     let mut time = Some(0);
     while time.is_some() {
@@ -357,7 +380,9 @@ fn a_storm_runs_in_bounded_steps_and_ends() {
     assert_eq!((generated, calls), (2000, 8));
     let delivered: u64 = stats.rings.iter().map(|ring| ring.delivered).sum();
     assert_eq!(delivered, seen);
-    assert_eq!(stats.storm_remaining, None);
+    let status = stats.storm.unwrap();
+    assert_eq!((status.running, status.made), (false, 2000));
+    assert_eq!(guest.device.start_storm(&storm, 0, 0), Ok(()));
 }
 
 #[test]
@@ -375,7 +400,14 @@ fn impossible_devices_and_rings_are_refused() {
     let config = |rings, ring_size_max| Config {
         rings,
         ring_size_max,
+        vectors: None,
     };
+    let vectors = |rings, vectors| Config {
+        rings,
+        ring_size_max: 64,
+        vectors: Some(vectors),
+    };
+    let refused = |vectors, rings| ConfigError::Vectors { vectors, rings };
     for (config, expected) in [
         (config(0, 64), ConfigError::Rings(0)),
         (config(9, 64), ConfigError::Rings(9)),
@@ -383,8 +415,10 @@ fn impossible_devices_and_rings_are_refused() {
         (config(1, 1), ConfigError::RingSize(1)),
         (config(1, 48), ConfigError::RingSize(48)),
         (config(1, 2048), ConfigError::RingSize(2048)),
+        (vectors(4, 4), refused(4, 4)),
+        (vectors(1, 2049), refused(2049, 1)),
     ] {
-        let made = Evgen::new(config, crate::guest::Recorder::default());
+        let made = Evgen::new(config, super::guest::Recorder::default());
         assert_eq!(made.err(), Some(expected));
     }
     let mut guest = Guest::running(2);
@@ -396,12 +430,20 @@ fn impossible_devices_and_rings_are_refused() {
 /// The datasheet's register table is the one in the code.
 #[test]
 fn the_datasheet_lists_these_registers() {
-    let datasheet = include_str!("../SPEC.md");
+    let datasheet = include_str!("../../SPEC.md");
     for description in REGISTERS {
         let offset = if description.stride == 0 {
             format!("{:#05x}", description.offset)
         } else {
-            format!("{:#05x} + {:#x}·r", description.offset, description.stride)
+            let index = if description.count == FAULTS {
+                'f'
+            } else {
+                'r'
+            };
+            format!(
+                "{:#05x} + {:#x}·{index}",
+                description.offset, description.stride
+            )
         };
         let access = match description.access {
             Access::ReadOnly => "RO",

@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! All rings of one device in service: taking what comes, and setting a ring up, at first and when
+//! something went wrong.
+
+use kernel::{
+    device::{self, Bound},
+    fmt,
+    list::List,
+    new_spinlock_irq,
+    prelude::*,
+    sync::{Arc, SpinLockIrq},
+};
+
+use crate::{
+    abi::{
+        event::{Event, EVENT_SIZE, FLAG_ACKNOWLEDGE, SOURCES, SOURCE_DRIVER},
+        registers::cause_error,
+    },
+    device::Device,
+    event_list::{Batch, Entry, Node},
+    registers::Registers,
+    ring::{Fault, Ring},
+    trouble::Trouble,
+};
+
+/// The rings of one device, as its interrupt handlers and its watchdog share them. Their memory lives
+/// here, so the device must have been silenced when the last of those lets go.
+pub(crate) struct Rings {
+    device: Arc<Device>,
+    rings: KVec<Pin<KBox<Serviced>>>,
+}
+
+/// One ring and its lock.
+#[pin_data]
+struct Serviced {
+    /// The ring. Taken by the ring's handler (hard-IRQ context), by the watchdog (soft-IRQ context),
+    /// by the handler of the status vector, and by probe. With PREEMPT_RT all of those are threads.
+    /// Nothing under it sleeps, allocates or frees; registers are accessed under it.
+    ///
+    /// Lock order: outermost but for the watchdog's own; no two rings' at a time; the device's
+    /// `events` is taken inside.
+    #[pin]
+    service: SpinLockIrq<Service>,
+}
+
+/// A ring in service.
+struct Service {
+    index: usize,
+    ring: Ring,
+    state: State,
+    /// Events waited at the watchdog's last look, and none was taken since.
+    waited: bool,
+    /// The highest number among the events of each source.
+    highest: [Option<u64>; SOURCES],
+    /// A node for each event that can wait in the ring, so that none need be found for it then.
+    spare: List<Node>,
+}
+
+/// Whether a ring is used.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// It is.
+    InUse,
+    /// Something was wrong with it, or it was not set up yet. It is not looked at until the watchdog
+    /// has set it up.
+    Suspended,
+    /// It was wrong even when it had been turned off. It is never looked at again.
+    Lost,
+}
+
+impl Rings {
+    /// Allocates all rings of a device, none of which the device knows of yet. Sleeps.
+    pub(crate) fn new(
+        dev: &device::Device<Bound>,
+        device: Arc<Device>,
+        size_max: u16,
+    ) -> Result<Arc<Self>> {
+        let mut rings = KVec::with_capacity(device.rings(), GFP_KERNEL)?;
+        for index in 0..device.rings() {
+            let ring = Ring::new(dev, size_max)?;
+            let service = Service {
+                index,
+                spare: Node::pool(usize::from(ring.size()))?,
+                ring,
+                state: State::Suspended,
+                waited: false,
+                highest: [None; SOURCES],
+            };
+            let serviced = pin_init!(Serviced {
+                service <- new_spinlock_irq!(service, "evgen::ring"),
+            });
+            rings.push(KBox::pin_init(serviced, GFP_KERNEL)?, GFP_KERNEL)?;
+        }
+        Ok(Arc::new(Self { device, rings }, GFP_KERNEL)?)
+    }
+
+    /// The device that they belong to.
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Sets up all rings of a device that is off, and lets it run. What the device had put into them
+    /// is taken first. In any context.
+    pub(crate) fn bring_up(&self) -> Result {
+        for index in 0..self.rings.len() {
+            self.set_up(index)?;
+        }
+        self.registers().run()
+    }
+
+    /// An interrupt of ring `index`: takes all that is there.
+    pub(crate) fn interrupt(&self, index: usize) {
+        let Some(serviced) = self.rings.get(index) else {
+            return;
+        };
+        let mut service = serviced.service.lock();
+        let taken = match service.state {
+            State::InUse => self.take_all(&mut service),
+            State::Suspended | State::Lost => Taken::default(),
+        };
+        drop(service);
+        self.device
+            .events()
+            .lock()
+            .count_interrupt(taken.is_empty());
+        self.tell(index, &taken);
+    }
+
+    /// An interrupt of the status vector, or a time at which one may have been missed.
+    pub(crate) fn look_at_status(&self) {
+        let Ok(causes) = self.registers().take_status() else {
+            return;
+        };
+        // That a ring dropped events is only good to know; the device counts them itself. That the
+        // device reset itself, the watchdog sees in its health.
+        for (index, serviced) in self.rings.iter().enumerate() {
+            if causes & cause_error(index) == 0 {
+                continue;
+            }
+            serviced.service.lock().suspend();
+            self.device.note(
+                Trouble::RingError,
+                fmt!("ring {index} is in the error state, and will be set up anew"),
+            );
+        }
+    }
+
+    /// The watchdog's regular look at all rings: takes what nobody told of, sets up what is
+    /// suspended.
+    pub(crate) fn check(&self) {
+        for (index, serviced) in self.rings.iter().enumerate() {
+            let mut service = serviced.service.lock();
+            let mut taken = Taken::default();
+            let mut lost = false;
+            if service.state == State::InUse {
+                match service.ring.waiting() {
+                    Ok(0) => service.waited = false,
+                    Ok(_) if !service.waited => service.waited = true,
+                    // Or it is wrong, which taking shows as well.
+                    Ok(_) => {
+                        lost = true;
+                        taken = self.take_all(&mut service);
+                    }
+                    Err(_) => taken = self.take_all(&mut service),
+                }
+            }
+            let suspended = service.state == State::Suspended;
+            drop(service);
+            if lost {
+                self.device.note(
+                    Trouble::LostInterrupt,
+                    fmt!("ring {index}: events waited, and no interrupt told of them"),
+                );
+            }
+            self.tell(index, &taken);
+            if suspended {
+                self.restart(index);
+            }
+        }
+    }
+
+    /// Turns a ring off and sets it up anew. If the device does not take that now, the next look
+    /// tries again.
+    fn restart(&self, index: usize) {
+        if self.registers().turn_off(index).is_err() {
+            return;
+        }
+        match self.set_up(index) {
+            Ok(()) => self.device.events().lock().count_ring_restart(),
+            Err(error) if error == EIO => self.lose(index, fmt!("the device refuses it")),
+            Err(_) => {}
+        }
+    }
+
+    /// Sets up a ring that the device has turned off, from the beginning; before that, takes what is
+    /// in it.
+    fn set_up(&self, index: usize) -> Result {
+        let Some(serviced) = self.rings.get(index) else {
+            return Err(EINVAL);
+        };
+        let mut service = serviced.service.lock();
+        if service.state == State::Lost {
+            return Ok(());
+        }
+        let taken = self.take_all(&mut service);
+        if taken.fault.is_some() {
+            drop(service);
+            self.tell(index, &taken);
+            self.lose(index, fmt!("that is so even when it is off"));
+            return Ok(());
+        }
+        service.state = State::Suspended;
+        service.waited = false;
+        service.ring.begin();
+        // Under the lock, for the first event can come before this returns.
+        let (size, addresses) = (service.ring.size(), service.ring.addresses());
+        let result = self.registers().turn_on(index, size, &addresses);
+        if result.is_ok() {
+            service.state = State::InUse;
+        }
+        drop(service);
+        self.tell(index, &taken);
+        result
+    }
+
+    fn lose(&self, index: usize, why: fmt::Arguments<'_>) {
+        if let Some(serviced) = self.rings.get(index) {
+            serviced.service.lock().state = State::Lost;
+        }
+        self.device.note(
+            Trouble::RingLost,
+            fmt!("ring {index} stays off from now on: {why}"),
+        );
+    }
+
+    /// Takes all that is in a ring over into the device's list, also what comes meanwhile. The next
+    /// event after this interrupts. A ring with a fault is suspended.
+    fn take_all(&self, service: &mut Service) -> Taken {
+        let (index, size) = (service.index, usize::from(service.ring.size()));
+        let mut taken = Taken::default();
+        let result = loop {
+            let waiting = match service.ring.waiting() {
+                Ok(0) => break Ok(()),
+                Ok(waiting) => waiting,
+                Err(fault) => break Err(fault),
+            };
+            service.waited = false;
+            let mut batch = Batch::default();
+            let result = service.take(waiting, &mut batch, || {
+                // If this fails, the device is gone, and nobody measures any more.
+                let _ = self.registers().acknowledge(index);
+            });
+            taken.add(&batch);
+            let mut events = self.device.events().lock();
+            events.receive(index, &mut batch, &mut service.spare);
+            drop(events);
+            if result.is_err() {
+                break result;
+            }
+            service.ring.ask_for_interrupt();
+            // A device as fast as this could keep it going for ever; one without buffers cannot.
+            if taken.count() < size {
+                service.ring.offer();
+            }
+        };
+        match result {
+            Ok(()) => service.ring.offer(),
+            Err(fault) => {
+                taken.fault = Some(fault);
+                service.suspend();
+            }
+        }
+        taken
+    }
+
+    /// Tells whom it concerns what was taken. With no lock held.
+    fn tell(&self, index: usize, taken: &Taken) {
+        if taken.events > 0 {
+            self.device.notify();
+        }
+        if let Some(fault) = taken.fault {
+            self.device
+                .note(fault.into(), fmt!("ring {index}: {fault}"));
+        }
+    }
+
+    fn registers(&self) -> &Registers {
+        self.device.registers()
+    }
+}
+
+impl Service {
+    /// Takes `waiting` events into `batch`, and calls `acknowledge` for each that asks for that.
+    fn take(
+        &mut self,
+        waiting: u16,
+        batch: &mut Batch,
+        mut acknowledge: impl FnMut(),
+    ) -> Result<(), Fault> {
+        for _ in 0..waiting {
+            let bytes = self.ring.take()?;
+            let Some(rises) = self.accept(&bytes, &mut acknowledge) else {
+                batch.bad_checksum += 1;
+                continue;
+            };
+            batch.out_of_order += u64::from(!rises);
+            // There always is one: see `spare`.
+            if let Some(mut node) = self.spare.pop_front() {
+                *node.entry_mut() = Entry::from_ring(self.index, bytes);
+                batch.events.push_back(node);
+                batch.count += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks into what the device wrote. `None` if that is no event; otherwise whether its number is
+    /// higher than those before.
+    fn accept(&mut self, bytes: &[u8; EVENT_SIZE], acknowledge: impl FnOnce()) -> Option<bool> {
+        let event = Event::from_bytes(bytes)?;
+        if event.source == SOURCE_DRIVER {
+            return None;
+        }
+        let highest = self.highest.get_mut(usize::from(event.source))?;
+        if event.flags & FLAG_ACKNOWLEDGE != 0 {
+            acknowledge();
+        }
+        let rises = highest.is_none_or(|highest| event.sequence > highest);
+        if rises {
+            *highest = Some(event.sequence);
+        }
+        Some(rises)
+    }
+
+    fn suspend(&mut self) {
+        if self.state == State::InUse {
+            self.state = State::Suspended;
+        }
+    }
+}
+
+/// What was taken from a ring.
+#[derive(Default)]
+struct Taken {
+    events: usize,
+    thrown_away: u64,
+    fault: Option<Fault>,
+}
+
+impl Taken {
+    fn add(&mut self, batch: &Batch) {
+        self.events = self.events.wrapping_add(batch.count);
+        self.thrown_away = self.thrown_away.wrapping_add(batch.bad_checksum);
+    }
+
+    fn count(&self) -> usize {
+        self.events.wrapping_add(self.thrown_away as usize)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.count() == 0 && self.fault.is_none()
+    }
+}
