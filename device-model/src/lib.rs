@@ -30,3 +30,6 @@ pub use journal::{Fate, Made};
 pub use msix::{MsiMessage, MsiSink, NoSuchVector};
 pub use ring::RingStats;
 pub use storm::{Storm, StormError, StormStatus};
+
+#[cfg(test)]
+mod conformance_test;

@@ -56,6 +56,9 @@ impl Storm {
         if decoder.read_to_string(&mut text).is_err() {
             return bad("part of it is missing or changed");
         }
+        if !decoder.into_inner().into_inner().is_empty() {
+            return bad("it is too long");
+        }
         if sum(&text) != expected {
             return bad("its checksum is wrong: part of it is missing or changed");
         }

@@ -4,7 +4,8 @@
 //!
 //! KVM knows an interrupt by a number, the GSI, and looks up in one table per machine what it
 //! means. [`InterruptRouter`] owns that table. [`KvmMsiSink`] gives a device's MSI-X vectors GSIs
-//! and irqfds of it, each when it is first raised, so that vectors never raised cost nothing.
+//! and irqfds of it, each when it is first raised, so that vectors never raised cost nothing. When
+//! there are no more to be had, messages go to KVM one by one, which takes none.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kvm_bindings::{
     KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER,
-    KVM_IRQCHIP_PIC_SLAVE, KVM_MAX_IRQ_ROUTES, KvmIrqRouting, kvm_irq_routing_entry,
+    KVM_IRQCHIP_PIC_SLAVE, KVM_MAX_IRQ_ROUTES, KvmIrqRouting, kvm_irq_routing_entry, kvm_msi,
 };
 use kvm_ioctls::VmFd;
 use lockstorm_device_model::{MsiMessage, MsiSink};
@@ -121,6 +122,8 @@ pub trait IrqChip: Send + Sync {
     fn assign(&self, gsi: u32, trigger: &EventFd) -> Result<(), errno::Error>;
     /// Ends that. What was written before has been raised when this returns.
     fn deassign(&self, gsi: u32, trigger: &EventFd) -> Result<(), errno::Error>;
+    /// Sends `message`, without a route. It has arrived when this returns.
+    fn signal(&self, message: MsiMessage) -> Result<(), errno::Error>;
 }
 
 impl IrqChip for VmFd {
@@ -139,6 +142,16 @@ impl IrqChip for VmFd {
     fn deassign(&self, gsi: u32, trigger: &EventFd) -> Result<(), errno::Error> {
         self.unregister_irqfd(trigger, gsi)
     }
+
+    fn signal(&self, message: MsiMessage) -> Result<(), errno::Error> {
+        self.signal_msi(kvm_msi {
+            address_lo: message.address as u32,
+            address_hi: (message.address >> 32) as u32,
+            data: message.data,
+            ..kvm_msi::default()
+        })
+        .map(drop)
+    }
 }
 
 /// The machine's table of interrupt routes.
@@ -150,6 +163,7 @@ pub struct InterruptRouter {
     chip: Arc<dyn IrqChip>,
     messages: Mutex<BTreeMap<u32, MsiMessage>>,
     lost: Occurrences,
+    signalled: Occurrences,
     irqfds_kept: Occurrences,
     routes_kept: Occurrences,
 }
@@ -161,6 +175,7 @@ impl InterruptRouter {
             chip,
             messages: Mutex::default(),
             lost: Occurrences::default(),
+            signalled: Occurrences::default(),
             irqfds_kept: Occurrences::default(),
             routes_kept: Occurrences::default(),
         }
@@ -222,10 +237,24 @@ impl InterruptRouter {
         self.messages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a lost interrupt.
-    fn lost(&self, vector: u16, error: &InterruptError) {
-        if let Some(so_far) = self.lost.add() {
-            warn!("interrupt of MSI-X vector {vector} lost, {so_far} so far: {error}");
+    /// Sends the message of a vector that has no irqfd, because of `error`. That is slower; the
+    /// interrupt is lost only if KVM refuses it this way too.
+    fn signal(&self, vector: u16, message: MsiMessage, error: &InterruptError) {
+        match self.chip.signal(message) {
+            Ok(()) => {
+                if let Some(so_far) = self.signalled.add() {
+                    warn!(
+                        "interrupt of MSI-X vector {vector} sent without an irqfd, {so_far} so far: {error}"
+                    );
+                }
+            }
+            Err(source) => {
+                if let Some(so_far) = self.lost.add() {
+                    warn!(
+                        "interrupt of MSI-X vector {vector} lost, {so_far} so far: {error}; and without an irqfd: {source}"
+                    );
+                }
+            }
         }
     }
 }
@@ -269,6 +298,8 @@ struct Line {
     gsi: u32,
     message: MsiMessage,
     trigger: EventFd,
+    /// Whether KVM raises `gsi` when `trigger` is written to. Not while the guest masks the vector.
+    assigned: bool,
 }
 
 /// Sends a device's interrupts by irqfd.
@@ -290,7 +321,7 @@ impl KvmMsiSink {
         if self
             .lines
             .get(&vector)
-            .is_none_or(|line| line.message != message)
+            .is_none_or(|line| line.message != message || !line.assigned)
         {
             let line = match self.lines.remove(&vector) {
                 None => self.connect(message)?,
@@ -318,23 +349,30 @@ impl KvmMsiSink {
             gsi,
             message,
             trigger,
+            assigned: false,
         })
     }
 
     /// Without its irqfd the GSI is quiet while its route changes: what was raised before has gone
     /// out with the old message, and nothing can go out with the new one before its time.
-    fn reconnect(&self, line: Line, message: MsiMessage) -> Result<Line, InterruptError> {
-        self.deassign(&line);
-        if let Err(error) = self.router.update(line.gsi, message) {
-            self.free([line.gsi]);
-            return Err(error);
+    fn reconnect(&self, mut line: Line, message: MsiMessage) -> Result<Line, InterruptError> {
+        if line.message != message {
+            self.deassign(&mut line);
+            if let Err(error) = self.router.update(line.gsi, message) {
+                self.free([line.gsi]);
+                return Err(error);
+            }
+            line.message = message;
         }
-        self.assign(Line { message, ..line })
+        self.assign(line)
     }
 
     fn assign(&self, line: Line) -> Result<Line, InterruptError> {
         match self.router.chip.assign(line.gsi, &line.trigger) {
-            Ok(()) => Ok(line),
+            Ok(()) => Ok(Line {
+                assigned: true,
+                ..line
+            }),
             Err(source) => {
                 self.free([line.gsi]);
                 Err(InterruptError::Assign {
@@ -345,7 +383,10 @@ impl KvmMsiSink {
         }
     }
 
-    fn deassign(&self, line: &Line) {
+    fn deassign(&self, line: &mut Line) {
+        if !std::mem::take(&mut line.assigned) {
+            return;
+        }
         if let Err(error) = self.router.chip.deassign(line.gsi, &line.trigger)
             && let Some(so_far) = self.router.irqfds_kept.add()
         {
@@ -366,7 +407,17 @@ impl KvmMsiSink {
 impl MsiSink for KvmMsiSink {
     fn raise(&mut self, vector: u16, message: MsiMessage) {
         if let Err(error) = self.try_raise(vector, message) {
-            self.router.lost(vector, &error);
+            self.router.signal(vector, message, &error);
+        }
+    }
+
+    /// KVM injects most messages while the eventfd is written to, and leaves the others to a worker
+    /// of its own, which may come late. To take the irqfd away waits for that worker. The route
+    /// stays, so that raising the vector again costs no new table.
+    fn settle(&mut self, vector: u16) {
+        if let Some(mut line) = self.lines.remove(&vector) {
+            self.deassign(&mut line);
+            self.lines.insert(vector, line);
         }
     }
 
@@ -374,8 +425,8 @@ impl MsiSink for KvmMsiSink {
         if self.lines.is_empty() {
             return;
         }
-        let lines = std::mem::take(&mut self.lines);
-        for line in lines.values() {
+        let mut lines = std::mem::take(&mut self.lines);
+        for line in lines.values_mut() {
             self.deassign(line);
         }
         self.free(lines.values().map(|line| line.gsi));
@@ -391,3 +442,7 @@ impl Drop for KvmMsiSink {
 #[cfg(test)]
 #[path = "interrupts_test.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "interrupts_fire_test.rs"]
+mod fire_tests;

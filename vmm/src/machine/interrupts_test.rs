@@ -10,9 +10,11 @@ enum Call {
     Routes(Vec<(u32, u32)>),
     Assign(u32),
     Deassign(u32),
+    /// The data of a message that went without a route.
+    Signal(u32),
 }
 
-/// Records what is asked of it, and refuses every table with the message data `0xbad`.
+/// Records what is asked of it, and refuses the message data `0xbad`, in a table or without one.
 #[derive(Default)]
 struct Recorder {
     calls: Mutex<Vec<Call>>,
@@ -55,6 +57,14 @@ impl IrqChip for Recorder {
 
     fn deassign(&self, gsi: u32, _trigger: &EventFd) -> Result<(), errno::Error> {
         self.calls.lock().unwrap().push(Call::Deassign(gsi));
+        Ok(())
+    }
+
+    fn signal(&self, message: MsiMessage) -> Result<(), errno::Error> {
+        if message.data == 0xbad {
+            return Err(errno::Error::new(libc::EINVAL));
+        }
+        self.calls.lock().unwrap().push(Call::Signal(message.data));
         Ok(())
     }
 }
@@ -160,15 +170,75 @@ fn a_message_that_kvm_refuses_harms_no_other_vector() {
 }
 
 #[test]
-fn a_refused_irqfd_gives_its_route_back() {
+fn a_refused_irqfd_gives_its_route_back_and_loses_nothing() {
     let (recorder, router) = setup(true);
     let mut sink = KvmMsiSink::new(router.clone());
     sink.raise(0, message(1));
     assert_eq!(
         recorder.take(),
-        [Call::Routes(vec![(24, 1)]), Call::Routes(vec![])]
+        [
+            Call::Routes(vec![(24, 1)]),
+            Call::Routes(vec![]),
+            Call::Signal(1)
+        ]
     );
-    assert_eq!(router.failures(), 1);
+    assert_eq!(router.failures(), 0);
+}
+
+#[test]
+fn more_vectors_than_routes_lose_nothing() {
+    let (recorder, router) = setup(false);
+    let mut devices: Vec<_> = (0..3).map(|_| KvmMsiSink::new(router.clone())).collect();
+    for device in &mut devices {
+        for vector in 0..2048 {
+            device.raise(vector, message(vector.into()));
+        }
+    }
+    let calls = recorder.take();
+    let count = |wanted: fn(&Call) -> bool| calls.iter().filter(|call| wanted(call)).count();
+    assert_eq!(count(|call| matches!(call, Call::Assign(_))), MAX_MESSAGES);
+    let signalled = count(|call| matches!(call, Call::Signal(_)));
+    assert_eq!(signalled, 3 * 2048 - MAX_MESSAGES);
+    assert_eq!(router.failures(), 0);
+    // Room that one device gives back is there for the others.
+    devices[0].release();
+    devices[2].raise(2047, message(7));
+    assert!(matches!(
+        recorder.take()[..],
+        [.., Call::Routes(_), Call::Assign(24)]
+    ));
+}
+
+#[test]
+fn a_masked_vector_loses_its_irqfd_and_keeps_its_route() {
+    let (recorder, router) = setup(false);
+    let mut sink = KvmMsiSink::new(router);
+    sink.settle(0);
+    assert_eq!(recorder.take(), [], "a vector that was never raised");
+    sink.raise(0, message(1));
+    recorder.take();
+    sink.settle(0);
+    sink.settle(0);
+    assert_eq!(recorder.take(), [Call::Deassign(24)]);
+    sink.raise(0, message(1));
+    assert_eq!(recorder.take(), [Call::Assign(24)]);
+    sink.settle(0);
+    sink.raise(0, message(2));
+    assert_eq!(
+        recorder.take(),
+        [
+            Call::Deassign(24),
+            Call::Routes(vec![(24, 2)]),
+            Call::Assign(24)
+        ]
+    );
+    sink.settle(0);
+    sink.release();
+    assert_eq!(
+        recorder.take(),
+        [Call::Deassign(24), Call::Routes(vec![])],
+        "what is gone is not taken away again"
+    );
 }
 
 #[test]
