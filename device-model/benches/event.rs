@@ -18,7 +18,7 @@ use criterion::{Criterion, Throughput};
 use lockstorm_device_model::abi::event::EVENT_SIZE;
 use lockstorm_device_model::abi::identity::{MSIX_BAR, REGISTER_BAR};
 use lockstorm_device_model::abi::registers::{CONTROL_RUN, Register};
-use lockstorm_device_model::{Config, Evgen, MsiMessage, MsiSink};
+use lockstorm_device_model::{Config, Evgen, Injection, MsiMessage, MsiSink};
 use std::hint::black_box;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
@@ -67,8 +67,9 @@ impl Guest {
             device: Evgen::new(config, Nowhere).unwrap(),
             available: 0,
         };
-        guest.device.config_write(COMMAND, &[0b110]);
-        guest.device.config_write(MSIX_CONTROL, &[0, 0x80]);
+        for (offset, data) in [(COMMAND, &[0b110][..]), (MSIX_CONTROL, &[0, 0x80])] {
+            guest.device.config_write(&guest.memory, offset, data, 0);
+        }
         for vector in 0..=1 {
             guest.write(MSIX_BAR, vector * 16 + 12, &[0; 4]);
         }
@@ -125,10 +126,14 @@ impl Guest {
 
     fn deliver(&mut self) {
         self.give_back();
-        let count = u32::from(RING_SIZE);
-        self.device
-            .inject(&self.memory, 0, 1, black_box([0x5a; 32]), count, 0)
-            .unwrap();
+        let injection = Injection {
+            ring: 0,
+            kind: 1,
+            payload: black_box([0x5a; 32]),
+            count: RING_SIZE.into(),
+            acknowledge: false,
+        };
+        self.device.inject(&self.memory, &injection, 0).unwrap();
     }
 
     /// What a delivery reads and writes, without a thought.
