@@ -67,9 +67,12 @@ impl Guest {
             device: Evgen::new(config, Nowhere).unwrap(),
             available: 0,
         };
-        for (offset, data) in [(COMMAND, &[0b110][..]), (MSIX_CONTROL, &[0, 0x80])] {
-            guest.device.config_write(&guest.memory, offset, data, 0);
-        }
+        guest
+            .device
+            .config_write(&guest.memory, COMMAND, &[0b110], 0);
+        guest
+            .device
+            .config_write(&guest.memory, MSIX_CONTROL, &[0, 0x80], 0);
         for vector in 0..=1 {
             guest.write(MSIX_BAR, vector * 16 + 12, &[0; 4]);
         }
@@ -126,11 +129,12 @@ impl Guest {
 
     fn deliver(&mut self) {
         self.give_back();
+        let count = u32::from(RING_SIZE);
         let injection = Injection {
             ring: 0,
             kind: 1,
             payload: black_box([0x5a; 32]),
-            count: RING_SIZE.into(),
+            count,
             acknowledge: false,
         };
         self.device.inject(&self.memory, &injection, 0).unwrap();

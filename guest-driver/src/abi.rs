@@ -28,4 +28,5 @@ const _: () = {
     assert!(uapi::SOURCE_STORM == event::SOURCE_STORM);
     assert!(uapi::SOURCES == event::SOURCES);
     assert!(uapi::NO_RING == event::NO_RING);
+    assert!(uapi::FAULTS == registers::FAULTS);
 };

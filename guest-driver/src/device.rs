@@ -216,7 +216,12 @@ impl Device {
                 return Ok(None);
             }
         }
+        let came_about = self.registers.fault_counts()?;
+        if came_about.contains(&u64::MAX) {
+            return Ok(None);
+        }
         let mut counters = self.events.lock().counters();
+        counters.came_about = came_about;
         for (ring, by_device) in counters.ring.iter_mut().zip(by_device) {
             ring.generated = by_device.generated;
             ring.delivered = by_device.delivered;

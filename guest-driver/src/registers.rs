@@ -14,7 +14,7 @@ use crate::{
         identity::{MAX_RINGS, MAX_RING_SIZE, REGISTER_BAR, REGISTER_BAR_SIZE},
         registers::{
             Register, CONTROL_RESET, CONTROL_RUN, HEALTH_BUSY, HEALTH_HEARTBEAT_SHIFT, HEALTH_RUN,
-            MAGIC, RING_FEATURE_EVENT_INDEX, RING_STATE_ERROR, RING_STATE_OFF, RING_STATE_ON,
+            FAULTS, MAGIC, RING_FEATURE_EVENT_INDEX, RING_STATE_ERROR, RING_STATE_OFF, RING_STATE_ON,
             VERSION,
         },
     },
@@ -223,6 +223,15 @@ impl Registers {
             faulted: self.read64(Register::RingFaulted, ring)?,
             extra: self.read64(Register::RingExtra, ring)?,
         })
+    }
+
+    /// How often each fault came about, by the device's own count. All ones if it is gone.
+    pub(crate) fn fault_counts(&self) -> Result<[u64; FAULTS]> {
+        let mut counts = [0; FAULTS];
+        for (fault, count) in counts.iter_mut().enumerate() {
+            *count = self.read64(Register::FaultCount, fault)?;
+        }
+        Ok(counts)
     }
 
     fn ring_is_off(&self, ring: usize) -> bool {
