@@ -20,6 +20,8 @@ Parts:
   boot         from the start of a virtual machine monitor to the first program in its guest:
                lockstorm, QEMU q35, QEMU microvm and alioth in turn, with the same kernel,
                arguments, initramfs, memory and one CPU. The median of all rounds
+  interrupts   from an event to the driver's handler, by irqfd against KVM_SIGNAL_MSI: how long,
+               how many; and how often a vCPU leaves the guest for it
   memory       what lockstorm takes beside the guest's memory, and each device more
 
 Figures of one run are compared with each other and with nothing else: the ratios are what is
@@ -30,7 +32,7 @@ machine that has it, all of them in the same; figures are worse there, and exits
 
 Options:
   --quick                  one fifth of everything
-  --rounds N               boots of each monitor (default 5)
+  --rounds N               boots of each monitor (default 5); half as many runs of interrupts
   --accel auto|kvm|nested  as boot.sh has it
 
 The result goes to $LOCKSTORM_CACHE/bench-results (or ~/.cache/lockstorm/bench-results) too, as
@@ -46,7 +48,7 @@ fail() { # STATUS MESSAGE
     exit "$1"
 }
 
-readonly all_parts=(core boot memory)
+readonly all_parts=(core interrupts boot memory)
 accel=auto rounds='' quick='' parts=()
 while (($# > 0)); do
     case $1 in
@@ -129,7 +131,7 @@ fi
 mapfile -t known < <(facts)
 [[ " ${parts[*]} " != *" core "* ]] || measure_core
 if ((${#in_place[@]} > 0)); then
-    measure_in_place --rounds "$rounds" "${in_place[@]}"
+    measure_in_place --rounds "$rounds" ${quick:+"$quick"} "${in_place[@]}"
     ((status == 0)) || fail 1 "the measurements came to no end (status $status); see $run"
 fi
 

@@ -41,6 +41,13 @@ impl Images {
         command
     }
 
+    /// What prints the token of a storm.
+    pub fn storm_token(&self, storm: &str) -> Command {
+        let mut command = Command::new(self.at("lockstorm"));
+        command.args(["storm", "token", storm]);
+        command
+    }
+
     fn qemu(&self, machine: &str) -> Command {
         let mut command = Command::new("qemu-system-x86_64");
         command.args(["-nodefaults", "-no-user-config", "-display", "none"]);

@@ -74,6 +74,38 @@ fn criterion(folder: &Path, name: &str, subject: &str) -> Result<Value, String> 
     })
 }
 
+/// Events on their way to the driver's handler.
+pub fn interrupts(measurements: &Measurements) -> Vec<Figure> {
+    let compared = [
+        ("latency p50", "inject → handler, median"),
+        ("latency p99", "inject → handler, 99 %"),
+        ("handled", "events injected and handled"),
+        ("events", "events end to end in a storm without mercy"),
+    ];
+    let compared = compared.into_iter().map(|(quantity, name)| {
+        let baseline = measurements.value(quantity, "signal");
+        Figure::compared(
+            "interrupts",
+            name,
+            measurements.value(quantity, "irqfd"),
+            baseline.map(|value| Value {
+                subject: "KVM_SIGNAL_MSI".into(),
+                ..value
+            }),
+            None,
+        )
+    });
+    let alone = [
+        ("exits per event", "exits to lockstorm per event delivered"),
+        ("exits per doorbell", "exits to lockstorm per doorbell"),
+    ];
+    let alone = alone.into_iter().map(|(quantity, name)| {
+        let value = measurements.value(quantity, "irqfd");
+        Figure::alone("interrupts", name, value, Some(Aim::AtMost(0.0)))
+    });
+    compared.chain(alone).collect()
+}
+
 /// VMM start → guest init.
 pub fn boot(measurements: &Measurements) -> Vec<Figure> {
     [

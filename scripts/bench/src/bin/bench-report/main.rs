@@ -36,8 +36,8 @@ struct Arguments {
     /// File for all of it as JSON
     #[arg(long, value_name = "PATH")]
     json: PathBuf,
-    /// What was measured: core, boot, memory
-    #[arg(required = true, value_parser = ["core", "boot", "memory"])]
+    /// What was measured: core, interrupts, boot, memory
+    #[arg(required = true, value_parser = ["core", "interrupts", "boot", "memory"])]
     parts: Vec<String>,
 }
 
@@ -78,6 +78,7 @@ fn report(arguments: Arguments) -> Result<bool, Box<dyn Error>> {
     for part in &arguments.parts {
         figures.extend(match part.as_str() {
             "core" => figures::core(&arguments.criterion),
+            "interrupts" => figures::interrupts(&measurements),
             "boot" => figures::boot(&measurements),
             _ => figures::memory(&measurements),
         });
