@@ -16,13 +16,8 @@ storm.sh: makes the devices of a running guest storm, and asks them what they co
                                     events per second and vector, events at once, seed
   scripts/storm.sh NAME --devices 0,1
                                     any storm, on some devices only
-<<<<<<< HEAD
-  scripts/storm.sh storm status     how far it is
-  scripts/storm.sh storm stop
-=======
   scripts/storm.sh status           how far the storms are
   scripts/storm.sh stop             ends them
->>>>>>> storms
 
   scripts/storm.sh list             the storms that have names
   scripts/storm.sh show bursts      the file of one of them, to begin your own with
