@@ -98,17 +98,8 @@ number --devices "$devices" "$([[ $mode == demo ]] && echo 1 || echo 0)" 31
 [[ -z $guest_kernel || -f $guest_kernel && -r $guest_kernel ]] ||
     fail 2 "--kernel $guest_kernel: no such file, or not readable"
 
-# Why this machine's own KVM cannot be used; nothing where it can. A /dev/kvm alone tells little:
-# it may be one that runs only kernels made for it.
-kvm_obstacle() {
-    if ! grep -qE '^flags.* (vmx|svm)( |$)' /proc/cpuinfo; then
-        echo "the CPU flags show neither vmx nor svm"
-    elif [[ ! -e /dev/kvm ]]; then
-        echo "there is no /dev/kvm (modprobe kvm-intel or kvm-amd)"
-    elif [[ ! -r /dev/kvm || ! -w /dev/kvm ]]; then
-        echo "/dev/kvm is not accessible (join the group kvm)"
-    fi
-}
+# shellcheck source=scripts/kvm-obstacle.sh
+. "$here/kvm-obstacle.sh"
 obstacle=$(kvm_obstacle)
 [[ $accel != kvm || -z $obstacle || -n $dry_run ]] || fail 69 "--accel kvm: $obstacle; --accel nested works without"
 if [[ $accel == auto ]]; then

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use lockstorm_device_model::Storm;
 
 use crate::completion::Completion;
@@ -108,6 +108,24 @@ pub struct Boot {
     /// begins whenever the guest is ready again
     #[arg(long = "storm", value_name = "STORM", value_parser = storms::find)]
     pub storms: Vec<Storm>,
+    /// How interrupts go to KVM; for scripts/bench.sh to compare the two
+    #[arg(
+        long,
+        hide = true,
+        value_name = "WAY",
+        value_enum,
+        default_value = "irqfd"
+    )]
+    pub msi: Msi,
+}
+
+/// How interrupts go to KVM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Msi {
+    /// Each vector by an irqfd of its own.
+    Irqfd,
+    /// Each message by a request of its own, `KVM_SIGNAL_MSI`.
+    Signal,
 }
 
 /// A month: nobody waits longer, and no sum of times overflows.

@@ -48,7 +48,7 @@ enum Action {
     },
     /// Check a storm, and tell what it comes to
     Check {
-        /// Its name, file or token, or its short form rate=…[,burst=…][,seconds=…][,seed=…][,FAULT=…]
+        /// Its name, file or token, or its short form rate=N,burst=N,seconds=N,seed=N,FAULT=N
         #[arg(value_name = "STORM", value_parser = find)]
         storm: Storm,
         /// Rings of the device
@@ -58,7 +58,7 @@ enum Action {
     },
     /// Print the token that repeats a storm
     Token {
-        /// Its name, file or token, or its short form rate=…[,burst=…][,seconds=…][,seed=…][,FAULT=…]
+        /// Its name, file or token, or its short form rate=N,burst=N,seconds=N,seed=N,FAULT=N
         #[arg(value_name = "STORM", value_parser = find)]
         storm: Storm,
     },

@@ -248,10 +248,11 @@ impl<S: MsiSink> Evgen<S> {
         for _ in 0..served {
             self.generate(access, ring, draft, FaultSet::NONE, now);
         }
+        let moment = self.moment(now);
         if count > served
-            && let Ok(target) = self.ring_mut(ring)
+            && let Some(target) = self.rings.get_mut(ring)
         {
-            target.drop_events(SOURCE_DOORBELL, count - served);
+            target.drop_events(SOURCE_DOORBELL, count - served, moment, &mut self.journal);
             self.report(cause_dropped(ring));
         }
     }
@@ -288,8 +289,8 @@ impl<S: MsiSink> Evgen<S> {
 
     /// Lets `fault` befall the next `count` events or interrupts of ring `ring`, or the ring the
     /// next `count` times that it is turned off. A fault of the device happens now, `count` times
-    /// over or, if it lasts, for `count` times its time, but for an hour at most; a spurious
-    /// interrupt is ring `ring`'s.
+    /// over, but 65,536 times at most or, if it lasts, for `count` times its time, but for an hour
+    /// at most; a spurious interrupt is ring `ring`'s.
     pub fn inject_fault<M: GuestMemory>(
         &mut self,
         memory: &M,
@@ -425,9 +426,11 @@ impl<S: MsiSink> Evgen<S> {
 
     /// Writing to guest memory takes bus mastering, like any write that a function makes itself.
     fn moment(&self, now: u64) -> Moment {
+        let bus_master = self.space.bus_master();
         Moment {
             now,
-            run: self.run && self.space.bus_master() && now >= self.trouble.idle_until(),
+            run: self.run && bus_master && now >= self.trouble.idle_until(),
+            bus_master,
         }
     }
 

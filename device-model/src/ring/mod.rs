@@ -77,6 +77,8 @@ pub(crate) struct Moment {
     pub now: u64,
     /// The device may write events to memory.
     pub run: bool,
+    /// It may write to memory at all.
+    pub bus_master: bool,
 }
 
 enum State {
@@ -287,12 +289,16 @@ impl Ring {
         signals
     }
 
-    /// Makes `count` events of `source` for which there is no buffer.
-    pub fn drop_events(&mut self, source: u16, count: u64) {
+    /// Makes `count` events of `source` that are dropped without a look for buffers: more than a
+    /// ring that is on can have.
+    pub fn drop_events(&mut self, source: u16, count: u64, moment: Moment, journal: &mut Journal) {
         self.sequence[usize::from(source)] += count;
         self.stats.generated += count;
         self.stats.dropped += count;
-        self.stats.full += count;
+        if moment.run && matches!(self.state, State::On(_)) {
+            self.stats.full += count;
+        }
+        journal.skip(count);
     }
 
     /// The driver has acknowledged an event: how long ago it was delivered, in nanoseconds.
@@ -345,7 +351,8 @@ impl Ring {
         (signals, late.map(|(_, vector)| vector))
     }
 
-    /// Makes the event that is held back, and puts a wrong used index right.
+    /// Makes the event that is held back, and puts a wrong used index right. A device that may not
+    /// write to memory leaves the index to the next event.
     fn settle<M: GuestMemory>(
         &mut self,
         access: &mut Access<'_, M>,
@@ -357,6 +364,7 @@ impl Ring {
             self.release(access, &held, moment, journal, &mut signals);
         }
         if self.wrong_until.take().is_some()
+            && moment.bus_master
             && let State::On(queue) = &self.state
             && queue.publish(access).is_err()
         {

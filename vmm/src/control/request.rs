@@ -41,7 +41,8 @@ pub enum Request {
     Fault(InjectFault),
     /// Keeps the interrupts of a vector pending, or lets them go again.
     Mask(Mask),
-    /// Resets a device as at power-on, which also ends every fault that is still at work.
+    /// Ends all faults of a device, those to come included, and has it reset itself, as
+    /// `device-model/SPEC.md` tells: the driver hears of it.
     Reset(Reset),
     /// Tells what was counted.
     Stats {},
@@ -68,6 +69,7 @@ pub struct Inject {
     pub ring: usize,
     /// How many: 1 to 65,536.
     #[serde(default = "one")]
+    #[cfg_attr(test, schemars(range(min = 1, max = 65_536)))]
     pub count: u32,
     /// What they carry as their kind.
     #[serde(default)]
@@ -120,6 +122,7 @@ pub struct InjectFault {
     pub fault: Fault,
     /// How often: for a fault of events, how many of the next ones it befalls. 1 to 65,536.
     #[serde(default = "one")]
+    #[cfg_attr(test, schemars(range(min = 1, max = 65_536)))]
     pub count: u32,
 }
 

@@ -12,6 +12,7 @@ use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::{Schema, json_schema};
 use serde_json::{Map, Value, json};
 
+use super::commands::COUNTS;
 use super::examples::{self, Example};
 use super::reply::{EventLine, Reply};
 use super::request::{Id, MAX_ID, PROTOCOL, Request};
@@ -123,6 +124,24 @@ fn the_examples_fit_the_schema() {
         }
     }
     assert!(looked_at > 200, "only {looked_at} values");
+}
+
+#[test]
+fn the_schema_has_the_limits_of_the_code() {
+    let schema = schema();
+    let requests = schema["$defs"]["Request"]["oneOf"].as_array().unwrap();
+    let mut limited = 0;
+    for request in requests {
+        let command = request["properties"]["command"]["const"].as_str().unwrap();
+        if ["inject", "fault"].contains(&command) {
+            let count = &request["properties"]["count"];
+            assert_eq!(count["minimum"], *COUNTS.start(), "{command}");
+            assert_eq!(count["maximum"], *COUNTS.end(), "{command}");
+            limited += 1;
+        }
+    }
+    assert_eq!(limited, 2);
+    assert_eq!(schema["$defs"]["Id"]["anyOf"][1]["maxLength"], MAX_ID);
 }
 
 /// As much of JSON Schema as the types here make use of.
