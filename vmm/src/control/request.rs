@@ -74,7 +74,8 @@ pub struct Inject {
     /// What they carry as their kind.
     #[serde(default)]
     pub kind: u16,
-    /// Whether the handler acknowledges them. Each one then is a sample of latency.
+    /// Whether the handler acknowledges them. Each one then is a sample of latency, unless too many
+    /// wait for that already.
     #[serde(default)]
     pub acknowledge: bool,
 }
