@@ -16,6 +16,7 @@ guest_tests() {
     fi
     check 'demo: 100,000 events, all accounted for' demo_balances
     check 'a withheld event turns stress red, storm.sh' withheld_event_is_found
+    check 'MSI-X conformance in a VM' expect 0 '^ok 20 ' boot --run 'test-msix'
     check 'shell on a terminal, Ctrl-C goes to the guest' shell_on_terminal
     check 'panic of a module: 255' expect 255 'panic' boot --run 'insmod /lib/modules/panic.ko'
     check 'guest that never boots: 124' hanging_kernel

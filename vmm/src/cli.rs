@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use lockstorm_device_model::Storm;
 
 use crate::completion::Completion;
@@ -103,9 +103,29 @@ pub struct Boot {
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
     pub timeout: Option<u64>,
     /// Storm on all devices once the guest is ready: its name (see `lockstorm storm list`), file or
-    /// token, or rate=EVENTS per second and vector[,burst=EVENTS at once][,seconds=S][,seed=N]
-    #[arg(long, value_name = "STORM", value_parser = storms::find)]
-    pub storm: Option<Storm>,
+    /// token, or rate=EVENTS per second and vector[,burst=EVENTS at once][,seconds=S][,seed=N] and
+    /// faults: lost-interrupt=50 befalls one event in 50. Given more than once, the next storm
+    /// begins whenever the guest is ready again
+    #[arg(long = "storm", value_name = "STORM", value_parser = storms::find)]
+    pub storms: Vec<Storm>,
+    /// How interrupts go to KVM; for scripts/bench.sh to compare the two
+    #[arg(
+        long,
+        hide = true,
+        value_name = "WAY",
+        value_enum,
+        default_value = "irqfd"
+    )]
+    pub msi: Msi,
+}
+
+/// How interrupts go to KVM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Msi {
+    /// Each vector by an irqfd of its own.
+    Irqfd,
+    /// Each message by a request of its own, `KVM_SIGNAL_MSI`.
+    Signal,
 }
 
 /// A month: nobody waits longer, and no sum of times overflows.
@@ -136,6 +156,7 @@ mod tests {
             (["--run", "-x"], true),
             (["--append", "--"], true),
             (["--storm", "calm"], true),
+            (["--storm=calm", "--storm=rate=1,hang=9"], true),
             (["--storm", "rate=0"], false),
             (["--bogus", "1"], false),
         ] {

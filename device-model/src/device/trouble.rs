@@ -7,11 +7,14 @@ use vm_memory::GuestMemory;
 use super::Evgen;
 use crate::fault::{Fault, FaultSet, Scope};
 use crate::msix::MsiSink;
+use crate::ring::Access;
 
 /// How long a fault lasts that lasts, in nanoseconds.
 const TIME: u64 = 500_000_000;
 /// The longest that a host can make it last.
 const TIME_MAX: u64 = 3_600_000_000_000;
+/// The most spurious interrupts at a time, so that nobody waits long for the device.
+const SPURIOUS_MAX: u32 = 65_536;
 
 /// Until when the device suffers from each fault that lasts.
 #[derive(Clone, Copy, Debug, Default)]
@@ -70,7 +73,7 @@ impl<S: MsiSink> Evgen<S> {
     /// Lets those of `faults` befall ring and device that no event took upon itself.
     pub(super) fn befall_all<M: GuestMemory>(
         &mut self,
-        memory: &M,
+        access: &mut Access<'_, M>,
         ring: usize,
         faults: FaultSet,
         now: u64,
@@ -84,7 +87,7 @@ impl<S: MsiSink> Evgen<S> {
                         ring.arm(fault, 1);
                     }
                 }
-                Scope::Now => self.befall(memory, ring, fault, 1, now),
+                Scope::Now => self.befall(access, ring, fault, 1, now),
             }
         }
     }
@@ -92,7 +95,7 @@ impl<S: MsiSink> Evgen<S> {
     /// Lets a fault of the device happen.
     pub(super) fn befall<M: GuestMemory>(
         &mut self,
-        memory: &M,
+        access: &mut Access<'_, M>,
         ring: usize,
         fault: Fault,
         count: u32,
@@ -106,14 +109,14 @@ impl<S: MsiSink> Evgen<S> {
                 let Some(vector) = self.rings.get(ring).map(|ring| ring.vector) else {
                     return;
                 };
-                for _ in 0..count {
+                for _ in 0..count.min(SPURIOUS_MAX) {
                     self.journal.fault(fault);
                     self.msix.trigger(vector.into(), &mut self.sink);
                 }
             }
             Fault::SelfReset if !idle => {
                 self.journal.fault(fault);
-                self.self_reset(memory, now);
+                self.self_reset(access, now);
             }
             Fault::Hang | Fault::StuckBusy | Fault::AllOnes => {
                 self.journal.fault(fault);
