@@ -114,7 +114,7 @@ pub struct StormStart {
 pub struct InjectFault {
     /// Device, counted from 0.
     pub device: usize,
-    /// Ring, counted from 0. Of no meaning for a fault of the whole device.
+    /// Ring, counted from 0. A fault of the whole device takes any.
     #[serde(default)]
     pub ring: usize,
     /// Name of the fault.
