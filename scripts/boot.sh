@@ -22,6 +22,7 @@ Options:
   --cpus N                 virtual CPUs, 1 to 8 (default 2)
   --mem M                  guest memory in MiB (default 512)
   --devices N              evgen devices (default 1, with --demo 2)
+  --vectors N              MSI-X vectors of each, 9 to 2048 (default: one more than it has rings)
   --run CMD                run CMD in the guest instead of a shell
   --demo                   run the demonstration
   --kernel PATH            another kernel for the guest, vmlinux or bzImage. The module is built
@@ -52,19 +53,20 @@ number() { # OPTION VALUE MIN MAX
     fi
 }
 
-accel=auto cpus=2 mem=512 devices='' mode='' command='' guest_kernel='' timeout=0 control='' dry_run=''
+accel=auto cpus=2 mem=512 devices='' vectors='' mode='' command='' guest_kernel='' timeout=0 control='' dry_run=''
 while (($# > 0)); do
     case $1 in
     --help | -h) usage && exit ;;
     --demo) mode=demo ;;
     --dry-run) dry_run=1 ;;
-    --accel | --cpus | --mem | --devices | --run | --kernel | --timeout | --control)
+    --accel | --cpus | --mem | --devices | --vectors | --run | --kernel | --timeout | --control)
         (($# > 1)) || fail 2 "$1 needs a value; see boot.sh --help"
         case $1 in
         --accel) accel=$2 ;;
         --cpus) cpus=$2 ;;
         --mem) mem=$2 ;;
         --devices) devices=$2 ;;
+        --vectors) vectors=$2 && number --vectors "$2" 9 2048 ;;
         --run) mode=run command=$2 ;;
         --kernel) guest_kernel=$2 ;;
         --timeout) timeout=$2 && number --timeout "$2" 1 1000000 ;;
@@ -110,6 +112,7 @@ if [[ $accel == auto ]]; then
 fi
 
 options=(--cpus "$cpus" --mem "$mem" --devices "$devices")
+[[ -z $vectors ]] || options+=(--vectors "$vectors")
 ((timeout == 0)) || options+=(--timeout "$timeout")
 case $mode in
 run) options+=(--run "$command") ;;

@@ -74,6 +74,9 @@ pub struct Boot {
     #[arg(long, value_name = "N", default_value_t = 4,
           value_parser = clap::value_parser!(u8).range(1..=8))]
     pub rings: u8,
+    /// MSI-X vectors of each device, at least one more than rings [default: that many]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=2048))]
+    pub vectors: Option<u16>,
     /// More kernel arguments
     #[arg(long, value_name = "ARGS", allow_hyphen_values = true)]
     pub append: Option<String>,

@@ -196,6 +196,7 @@ fn add_evgen(
     let router = Arc::new(InterruptRouter::new(machine.vm.clone()));
     let config = Config {
         rings: options.rings,
+        vectors: options.vectors,
         ..Config::default()
     };
     let evgen = EvgenHost::start(
