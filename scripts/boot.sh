@@ -25,6 +25,11 @@ Options:
   --vectors N              MSI-X vectors of each, 9 to 2048 (default: one more than it has rings)
   --run CMD                run CMD in the guest instead of a shell
   --demo                   run the demonstration
+  --storm STORM            the devices storm as soon as the guest's `stress` is ready: a name
+                           (`scripts/storm.sh help`), a file, a token, or for example
+                           rate=2000,burst=4,seconds=2,lost-interrupt=50 (per second and ring;
+                           one event in 50). Given more than once: one for each round of
+                           `stress --rounds N`. With --demo: instead of its own
   --kernel PATH            another kernel for the guest, vmlinux or bzImage. The module is built
                            for the stock one
   --timeout S              end the run with status 124 after S seconds
@@ -54,12 +59,13 @@ number() { # OPTION VALUE MIN MAX
 }
 
 accel=auto cpus=2 mem=512 devices='' vectors='' mode='' command='' guest_kernel='' timeout=0 control='' dry_run=''
+storms=()
 while (($# > 0)); do
     case $1 in
     --help | -h) usage && exit ;;
     --demo) mode=demo ;;
     --dry-run) dry_run=1 ;;
-    --accel | --cpus | --mem | --devices | --vectors | --run | --kernel | --timeout | --control)
+    --accel | --cpus | --mem | --devices | --vectors | --run | --storm | --kernel | --timeout | --control)
         (($# > 1)) || fail 2 "$1 needs a value; see boot.sh --help"
         case $1 in
         --accel) accel=$2 ;;
@@ -68,6 +74,7 @@ while (($# > 0)); do
         --devices) devices=$2 ;;
         --vectors) vectors=$2 && number --vectors "$2" 9 2048 ;;
         --run) mode=run command=$2 ;;
+        --storm) storms+=("$2") ;;
         --kernel) guest_kernel=$2 ;;
         --timeout) timeout=$2 && number --timeout "$2" 1 1000000 ;;
         --control) control=$2 ;;
@@ -117,7 +124,8 @@ options=(--cpus "$cpus" --mem "$mem" --devices "$devices")
 case $mode in
 run) options+=(--run "$command") ;;
 demo)
-    options+=(--rings 4 --storm 'rate=2500,burst=16,seconds=10,seed=1')
+    options+=(--rings 4)
+    ((${#storms[@]} > 0)) || storms=('rate=2500,burst=16,seconds=10,seed=1')
     # One reader for each device. Where 20,000 events a second are too many, they come late.
     options+=(--run "stress --seconds 10 --injectors 10 --readers $((devices > 2 ? devices : 2)) --settle 60 --min-delivered 100000")
     ;;
@@ -127,7 +135,7 @@ if [[ -n $dry_run ]]; then
     echo "accel: $accel${obstacle:+ ($obstacle)}"
     [[ $accel == kvm ]] || echo "outer machine: qemu-system-x86_64, TCG, CPU EPYC-Rome, from the toolchain root"
     printf 'guest: lockstorm boot --kernel %s --initramfs guest-initramfs.cpio' "${guest_kernel:-vmlinux}"
-    printf ' %q' "${options[@]}"
+    printf ' %q' "${options[@]}" "${storms[@]/#/--storm=}"
     echo
     exit
 fi
@@ -146,6 +154,11 @@ PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 kernel=$("$images/stock-kernel.sh") || exit 69
 initramfs=$("$images/guest-initramfs.sh")/initramfs.cpio || exit 69
 lockstorm=$("$images/programs.sh")/lockstorm || exit 69
+# As tokens: a file here is none in the outer machine.
+for storm in "${storms[@]}"; do
+    token=$("$lockstorm" storm token "$storm") || exit
+    options+=(--storm "$token")
+done
 guest_kernel=$(realpath "${guest_kernel:-$kernel/vmlinux}")
 
 run_on_kvm() {

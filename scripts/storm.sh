@@ -9,11 +9,21 @@ usage() {
     cat <<'TEXT'
 storm.sh: makes the devices of a running guest storm, and asks them what they counted.
 
-  scripts/storm.sh --rate 20000 --burst 16 --seconds 10
-                                    a storm: events per second and ring, events at once
+  scripts/storm.sh bursts           a storm by its name
+  scripts/storm.sh mine.toml        a storm of your own; device-model/storms/README.md tells how
+  scripts/storm.sh storm1.aXd…      a storm again: by the token that each one prints
+  scripts/storm.sh --rate 20000 --burst 16 --seconds 10 --seed 1
+                                    events per second and vector, events at once, seed
+  scripts/storm.sh NAME --devices 0,1
+                                    any storm, on some devices only
+  scripts/storm.sh storm-stop
+
+  scripts/storm.sh list             the storms that have names
+  scripts/storm.sh show bursts      the file of one of them, to begin your own with
+  scripts/storm.sh check mine.toml  what a storm comes to, without a guest
+
   scripts/storm.sh stats            generated, delivered, dropped; interrupts
   scripts/storm.sh inject --device 0 --ring 1 --count 5
-  scripts/storm.sh storm-stop
   scripts/storm.sh quit             ends the run
 
 It speaks to the guest that boot.sh started last. Another one:
@@ -41,14 +51,42 @@ esac
 . "$here/run-folder.sh"
 PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 programs=$("$here/../images/programs.sh") || exit 69
-if [[ ${1-} == help ]]; then
-    exec "$programs/lockstorm" ctl "$@"
+lockstorm=$programs/lockstorm
+case ${1-} in
+help) exec "$lockstorm" ctl "$@" ;;
+list | show | check | token) exec "$lockstorm" storm "$@" ;;
+esac
+
+# --rate N and the like as one word; other options stay.
+if [[ ${1-} == --* ]]; then
+    short='' others=()
+    while (($# > 0)); do
+        case $1 in
+        --rate | --burst | --seconds | --seed)
+            (($# > 1)) || { echo "storm.sh: $1 needs a number" >&2 && exit 2; }
+            short+=${short:+,}${1#--}=$2
+            shift
+            ;;
+        *) others+=("$1") ;;
+        esac
+        shift
+    done
+    set -- ${short:+"$short"} "${others[@]}"
 fi
+
+# Commands of `lockstorm ctl` have none of these characters.
+is_storm() { [[ $1 == *[=./]* || -f $1 ]] || "$lockstorm" storm show "$1" >/dev/null 2>&1; }
+if is_storm "${1-}"; then
+    # Here, where a path means what it meant to the caller.
+    token=$("$lockstorm" storm token "$1") || exit
+    shift
+    set -- storm "$token" "$@"
+fi
+
 if [[ -z $socket ]]; then
     run=$(newest_running) || give_up 69 "no guest is running; start one with scripts/boot.sh"
     socket=$run/control.sock
 fi
-[[ ${1-} != --* ]] || set -- storm "$@"
 # A socket's path is limited to 107 bytes, and the folder's may be longer.
 cd "$(dirname "$socket")"
-exec "$programs/lockstorm" ctl --socket "${socket##*/}" "$@"
+exec "$lockstorm" ctl --socket "${socket##*/}" "$@"

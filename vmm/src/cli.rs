@@ -5,11 +5,13 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use lockstorm_device_model::storm;
+use lockstorm_device_model::Storm;
 
+use crate::completion::Completion;
 use crate::ctl::Ctl;
-use crate::devices::evgen::StormRequest;
 use crate::machine::layout;
+use crate::storms::{self, StormCommand};
+use crate::top::Top;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -21,10 +23,11 @@ Examples:
 
   A storm under load, from the moment when the guest is ready:
     lockstorm boot --kernel vmlinux --initramfs guest.cpio --cpus 2 --devices 2 \\
-      --storm rate=20000,burst=16,seconds=10 --run 'stress --seconds 10'
+      --storm bursts --run 'stress --seconds 10'
 
   From another terminal, to a guest booted with --control /tmp/storm.sock:
     lockstorm ctl --socket /tmp/storm.sock stats
+    lockstorm top --socket /tmp/storm.sock
 
 Exit status:
   0 as expected · 42 a finding · 2 usage · 69 the machine lacks something
@@ -46,6 +49,12 @@ pub enum Command {
     Boot(Boot),
     /// Talk to a running guest's devices through its control socket
     Ctl(Ctl),
+    /// Watch a running guest's devices
+    Top(Top),
+    /// Look at storms: those that there are, and your own
+    Storm(StormCommand),
+    /// Print what makes a shell complete lockstorm's commands and options
+    Completion(Completion),
 }
 
 /// Options of `lockstorm boot`.
@@ -96,53 +105,14 @@ pub struct Boot {
     /// Seconds until the run must be over
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
     pub timeout: Option<u64>,
-    /// Storm on all devices and rings once the guest is ready: rate=EVENTS per second and
-    /// ring[,burst=EVENTS at once][,seconds=S][,seed=N]
-    #[arg(long, value_name = "SPEC", value_parser = parse_storm)]
-    pub storm: Option<StormRequest>,
+    /// Storm on all devices once the guest is ready: its name (see `lockstorm storm list`), file or
+    /// token, or rate=EVENTS per second and vector[,burst=EVENTS at once][,seconds=S][,seed=N]
+    #[arg(long, value_name = "STORM", value_parser = storms::find)]
+    pub storm: Option<Storm>,
 }
 
 /// A month: nobody waits longer, and no sum of times overflows.
 const SECONDS_MAX: u64 = 31 * 24 * 3600;
-
-const STORM_SECONDS: u64 = 10;
-
-/// Reads `rate=20000,burst=16,seconds=10,seed=1`; all but `rate` may be left out.
-fn parse_storm(text: &str) -> Result<StormRequest, String> {
-    let (mut rate, mut burst, mut seconds, mut seed) = (None, None, None, None);
-    for pair in text.split(',') {
-        let (key, value) = pair
-            .split_once('=')
-            .ok_or_else(|| format!("`{pair}` is not of the form KEY=NUMBER"))?;
-        let slot = match key {
-            "rate" => &mut rate,
-            "burst" => &mut burst,
-            "seconds" => &mut seconds,
-            "seed" => &mut seed,
-            _ => return Err(format!("`{key}` is none of rate, burst, seconds, seed")),
-        };
-        let number: u64 = value
-            .parse()
-            .map_err(|_| format!("`{value}` is not a number that `{key}` can be"))?;
-        if slot.replace(number).is_some() {
-            return Err(format!("`{key}` is given twice"));
-        }
-    }
-    let limited = |key: &str, number: u64, max: u64| match u32::try_from(number) {
-        Ok(number) if (1..=max).contains(&u64::from(number)) => Ok(number),
-        _ => Err(format!("`{key}` must be from 1 to {max}")),
-    };
-    let rate = rate.ok_or("`rate` is missing")?;
-    let seconds = seconds.unwrap_or(STORM_SECONDS);
-    Ok(StormRequest {
-        rate: limited("rate", rate, storm::MAX_RATE.into())?,
-        burst: limited("burst", burst.unwrap_or(1), storm::MAX_BURST.into())?,
-        seconds: limited("seconds", seconds, (storm::MAX_DURATION_MS / 1000).into())?,
-        seed: seed.unwrap_or(0),
-        devices: None,
-        rings: None,
-    })
-}
 
 #[cfg(test)]
 mod tests {
@@ -153,34 +123,6 @@ mod tests {
     #[test]
     fn definition_is_sound() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn storms() {
-        let storm = parse_storm("rate=20000,burst=16,seconds=3,seed=9").unwrap();
-        let fields = (storm.rate, storm.burst, storm.seconds, storm.seed);
-        assert_eq!(fields, (20_000, 16, 3, 9));
-        let storm = parse_storm("rate=1").unwrap();
-        assert_eq!((storm.burst, storm.seconds, storm.seed), (1, 10, 0));
-        for (text, expected) in [
-            ("", "KEY=NUMBER"),
-            ("burst=1", "`rate` is missing"),
-            ("rate=0", "must be from 1"),
-            ("rate=4294967296", "must be from 1"),
-            ("rate=1,burst=4097", "must be from 1 to 4096"),
-            ("rate=-1", "not a number"),
-            ("rate=1,rate=2", "twice"),
-            ("rate=1,speed=2", "`speed` is none of"),
-            ("rate=1,seconds=0", "must be from 1"),
-            ("rate=1,seconds=99999999999999", "must be from 1"),
-            ("rate=1,", "KEY=NUMBER"),
-        ] {
-            let error = parse_storm(text).unwrap_err();
-            assert!(
-                error.contains(expected),
-                "{text:?}: {error:?} lacks {expected:?}"
-            );
-        }
     }
 
     #[test]
@@ -196,6 +138,8 @@ mod tests {
             (["--boot-timeout", "0"], false),
             (["--run", "-x"], true),
             (["--append", "--"], true),
+            (["--storm", "calm"], true),
+            (["--storm", "rate=0"], false),
             (["--bogus", "1"], false),
         ] {
             let parsed = Cli::try_parse_from(images.iter().chain(&arguments));

@@ -2,15 +2,40 @@
 
 //! `lockstorm ctl`: one request to a running machine.
 
+mod arguments;
+
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 
 use crate::console::tell;
-use crate::control::{Client, ClientError, Inject, Reply, Request, Withhold};
-use crate::devices::evgen::StormRequest;
+use crate::control::{Client, ClientError, Reply, Request};
 use crate::supervisor::status;
+use arguments::CtlRequest;
+
+const EXAMPLES: &str = "\
+Examples:
+  What was counted, for people, for programs, for Prometheus:
+    lockstorm ctl --socket /tmp/storm.sock stats
+    lockstorm ctl --socket /tmp/storm.sock --json stats
+    lockstorm ctl --socket /tmp/storm.sock metrics
+
+  Ten events on ring 2 of device 1, each with a measurement of its latency:
+    lockstorm ctl --socket /tmp/storm.sock inject --device 1 --ring 2 --count 10 --acknowledge
+
+  A storm, and how far it is. The token that it prints repeats it:
+    lockstorm ctl --socket /tmp/storm.sock storm start bursts
+    lockstorm ctl --socket /tmp/storm.sock storm start --rate 20000 --burst 16 --seconds 10
+    lockstorm ctl --socket /tmp/storm.sock storm status
+
+  The next three interrupts of ring 0 get lost:
+    lockstorm ctl --socket /tmp/storm.sock fault lost-interrupt --ring 0 --count 3
+
+  The next 100 events that are made, a line each:
+    lockstorm ctl --socket /tmp/storm.sock events --count 100
+
+Exit status: 0 done · 2 refused · 69 nobody answers";
 
 /// Options of `lockstorm ctl`.
 #[derive(Debug, Args)]
@@ -27,147 +52,67 @@ pub struct Ctl {
     request: CtlRequest,
 }
 
-const EXAMPLES: &str = "\
-Examples:
-  lockstorm ctl --socket /tmp/storm.sock stats
-  lockstorm ctl --socket /tmp/storm.sock inject --device 1 --ring 0 --count 10
-  lockstorm ctl --socket /tmp/storm.sock storm --rate 20000 --burst 16 --seconds 10
-  lockstorm ctl --socket /tmp/storm.sock quit
-
-Exit status: 0 done · 2 refused · 69 nobody answers";
-
-#[derive(Debug, Subcommand)]
-enum CtlRequest {
-    /// Make events on one ring
-    Inject {
-        #[command(flatten)]
-        events: Events,
-        /// Kind that the events carry
-        #[arg(long, value_name = "N", default_value_t = 0)]
-        kind: u16,
-    },
-    /// Let the next events of a ring vanish, to prove that their absence is noticed
-    Withhold {
-        #[command(flatten)]
-        events: Events,
-    },
-    /// Start a storm
-    Storm {
-        /// Events per second on each ring
-        #[arg(long, value_name = "N")]
-        rate: u32,
-        /// Events that come at once on each ring
-        #[arg(long, value_name = "N", default_value_t = 1)]
-        burst: u32,
-        /// How long it lasts
-        #[arg(long, value_name = "S", default_value_t = 10)]
-        seconds: u32,
-        /// Seed of the payloads
-        #[arg(long, value_name = "N", default_value_t = 0)]
-        seed: u64,
-        /// Devices, as 0,1,…; all if not given
-        #[arg(long, value_name = "LIST", value_delimiter = ',')]
-        devices: Option<Vec<usize>>,
-        /// Rings of each device, as 0,1,…; all if not given
-        #[arg(long, value_name = "LIST", value_delimiter = ',')]
-        rings: Option<Vec<u8>>,
-    },
-    /// End all storms
-    StormStop,
-    /// Tell what the devices have counted
-    Stats,
-    /// End the run
-    Quit,
-}
-
-/// Which events, and how many.
-#[derive(Debug, Args)]
-struct Events {
-    /// Device, counted from 0
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    device: usize,
-    /// Ring of the device, counted from 0
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    ring: usize,
-    /// How many; at most 65536 can be made at once
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    count: u32,
-}
-
-impl From<CtlRequest> for Request {
-    fn from(request: CtlRequest) -> Self {
-        match request {
-            CtlRequest::Inject {
-                events:
-                    Events {
-                        device,
-                        ring,
-                        count,
-                    },
-                kind,
-            } => Self::Inject(Inject {
-                device,
-                ring,
-                count,
-                kind,
-            }),
-            CtlRequest::Withhold {
-                events:
-                    Events {
-                        device,
-                        ring,
-                        count,
-                    },
-            } => Self::Withhold(Withhold {
-                device,
-                ring,
-                count,
-            }),
-            CtlRequest::Storm {
-                rate,
-                burst,
-                seconds,
-                seed,
-                devices,
-                rings,
-            } => Self::Storm(StormRequest {
-                rate,
-                burst,
-                seconds,
-                seed,
-                devices,
-                rings,
-            }),
-            CtlRequest::StormStop => Self::StormStop {},
-            CtlRequest::Stats => Self::Stats {},
-            CtlRequest::Quit => Self::Quit {},
-        }
-    }
-}
-
 /// Sends the request, prints the reply and returns the exit status.
 pub fn run(ctl: Ctl) -> u8 {
-    let request = Request::from(ctl.request);
-    let answer = Client::connect(&ctl.socket).and_then(|mut client| client.request(&request));
-    match answer {
-        Ok((reply, line)) => print(&reply, ctl.json.then_some(&line)),
-        Err(error @ (ClientError::Connect { .. } | ClientError::Io(_) | ClientError::Reply(_))) => {
+    let events = ctl.request.events_wanted();
+    let request = match ctl.request.into_request() {
+        Ok(request) => request,
+        Err(error) => {
+            tell(error);
+            return status::USAGE;
+        }
+    };
+    match ask(&ctl.socket, &request, ctl.json, events) {
+        Ok(status) => status,
+        Err(error) => {
             tell(error);
             status::UNAVAILABLE
         }
     }
 }
 
+fn ask(
+    socket: &std::path::Path,
+    request: &Request,
+    json: bool,
+    events: Option<u64>,
+) -> Result<u8, ClientError> {
+    let mut client = Client::connect(socket)?;
+    let (reply, line) = client.request(request)?;
+    match events {
+        Some(count) if reply.ok => print_events(&mut client, json, count),
+        _ => Ok(print(&reply, json.then_some(&line))),
+    }
+}
+
 fn print(reply: &Reply, json: Option<&String>) -> u8 {
-    let mut stdout = io::stdout();
     // Who closes stdout does not want to know.
     let _ = match (json, &reply.error) {
-        (Some(line), _) => writeln!(stdout, "{line}"),
+        (Some(line), _) => writeln!(io::stdout(), "{line}"),
         (None, Some(error)) => {
             tell(error);
             Ok(())
         }
-        (None, None) => writeln!(stdout, "{}", reply.to_string().trim_end()),
+        (None, None) => writeln!(io::stdout(), "{}", reply.to_string().trim_end()),
     };
     if reply.ok { status::OK } else { status::USAGE }
+}
+
+/// Prints `count` events as they are made, or fewer if the machine ends before.
+fn print_events(client: &mut Client, json: bool, count: u64) -> Result<u8, ClientError> {
+    for _ in 0..count {
+        let (event, line) = match client.event() {
+            Err(ClientError::Closed) => break,
+            result => result?,
+        };
+        let printed = if json {
+            writeln!(io::stdout(), "{line}")
+        } else {
+            writeln!(io::stdout(), "{event}")
+        };
+        if printed.is_err() {
+            break;
+        }
+    }
+    Ok(status::OK)
 }

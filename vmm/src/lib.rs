@@ -6,6 +6,7 @@
 //! here is an interface for others.
 
 pub mod cli;
+pub mod completion;
 pub mod console;
 pub mod control;
 pub mod ctl;
@@ -16,5 +17,7 @@ pub mod pci;
 pub mod rate_limit;
 pub mod run;
 pub mod signals;
+pub mod storms;
 pub mod supervisor;
 pub mod timeline;
+pub mod top;

@@ -6,10 +6,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lockstorm_device_model::Stats;
+use lockstorm_device_model::{Stats, Storm};
 
 use crate::console::tell;
-use crate::devices::evgen::{EvgenHost, StormRequest};
+use crate::devices::evgen::EvgenHost;
 use crate::supervisor::{Ending, status};
 
 /// The mark at which the storm begins: the guest's workload runs.
@@ -20,7 +20,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 pub struct LiveStorm {
     host: Arc<EvgenHost>,
     /// Taken when it begins.
-    request: Option<StormRequest>,
+    storm: Option<Storm>,
     running: Option<Running>,
     refused: bool,
 }
@@ -33,10 +33,10 @@ struct Running {
 
 impl LiveStorm {
     /// The storm that is asked for, if there is one, on `host`'s devices.
-    pub fn new(host: Arc<EvgenHost>, request: Option<StormRequest>) -> Self {
+    pub fn new(host: Arc<EvgenHost>, storm: Option<Storm>) -> Self {
         Self {
             host,
-            request,
+            storm,
             running: None,
             refused: false,
         }
@@ -47,15 +47,16 @@ impl LiveStorm {
         if name != READY {
             return;
         }
-        let Some(request) = self.request.take() else {
+        let Some(storm) = self.storm.take() else {
             return;
         };
         let totals = Totals::of(&self.host.stats());
-        if let Err(error) = self.host.start_storm(&request) {
+        if let Err(error) = self.host.start_storm(&storm, None) {
             tell(format_args!("the storm does not start: {error}"));
             self.refused = true;
             return;
         }
+        tell(format_args!("token of this storm: {}", storm.token()));
         self.running = Some(Running {
             start: now,
             shown: now,
@@ -65,7 +66,7 @@ impl LiveStorm {
 
     /// How a run is to be told that ended as `ending`: without its storm it did not go well.
     pub fn judge(&self, ending: Ending) -> Ending {
-        let missed = self.refused || self.request.is_some();
+        let missed = self.refused || self.storm.is_some();
         if missed && ending.status == status::OK {
             Ending {
                 status: status::FINDING,

@@ -12,7 +12,7 @@ use tracing::Level;
 use lockstorm::cli::{self, Cli, Command};
 use lockstorm::console::tell;
 use lockstorm::supervisor::status;
-use lockstorm::{ctl, run};
+use lockstorm::{completion, ctl, run, storms, top};
 
 /// Names the lowest level of log messages that are shown: error, warn, info, debug or trace.
 const LOG_VARIABLE: &str = "LOCKSTORM_LOG";
@@ -37,6 +37,9 @@ fn main() -> ExitCode {
     ExitCode::from(match cli.command {
         Command::Boot(options) => boot(&options, start),
         Command::Ctl(ctl) => ctl::run(ctl),
+        Command::Top(top) => top::run(&top),
+        Command::Storm(storm) => storms::run(&storm),
+        Command::Completion(completion) => completion::run(&completion),
     })
 }
 

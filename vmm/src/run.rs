@@ -15,16 +15,18 @@ use crate::cli::Boot;
 use crate::console::input::ConsoleInput;
 use crate::console::output::{self, ConsoleOutput};
 use crate::console::tell;
-use crate::control::{ControlServer, Endpoint, EndpointError};
+use crate::control::{Commands, ControlServer, Endpoint, EndpointError};
 use crate::devices::evgen::{EvgenHost, StartError};
 use crate::devices::exit::ExitDevice;
 use crate::devices::power::PowerRegisters;
 use crate::devices::serial::SerialPort;
 use crate::live_storm::LiveStorm;
 use crate::machine::bus::{BusDevice, RangeError};
+use crate::machine::clock::Clock;
 use crate::machine::command_line::{self, Arguments};
 use crate::machine::events::{Event, Events};
 use crate::machine::interrupts::InterruptRouter;
+use crate::machine::run_control::RunControl;
 use crate::machine::vcpus::{self, Vcpus};
 use crate::machine::{self, Machine, kernel, layout, memory, pvh};
 use crate::pci::{ConfigPorts, Ecam, Segment, SegmentError, WindowError, Windows};
@@ -76,6 +78,9 @@ pub enum Error {
     /// No vCPU threads.
     #[error(transparent)]
     Vcpus(#[from] vcpus::Error),
+    /// No handler for the signal that makes a vCPU leave the guest.
+    #[error("cannot install the vCPUs' signal handler: {0}")]
+    Signal(vmm_sys_util::errno::Error),
     /// The host gives no thread, no eventfd or the like.
     #[error("cannot set up {what}: {source}")]
     Host {
@@ -121,8 +126,11 @@ pub fn boot(options: &Boot, start: Instant) -> Result<Ending, Error> {
     let serial = SerialPort::new(&machine.vm, console.writer(events.clone()))
         .map_err(Error::host("the serial port"))?;
     let serial = Arc::new(serial);
-    let evgen = add_evgen(&machine, options, start, events.clone())?;
-    let exit = Arc::new(ExitDevice::new(start, events.clone()));
+    let run_control = RunControl::new(Clock::new(start)).map_err(Error::Signal)?;
+    let run_control = Arc::new(run_control);
+    let clock = run_control.clock();
+    let evgen = add_evgen(&machine, options, clock, events.clone())?;
+    let exit = Arc::new(ExitDevice::new(clock.clone(), events.clone()));
     let ports: [(u16, u16, Arc<dyn BusDevice>); 3] = [
         (layout::COM1_PORT, layout::COM1_PORTS, serial.clone()),
         (layout::EXIT_PORT, layout::EXIT_PORTS, exit),
@@ -138,7 +146,8 @@ pub fn boot(options: &Boot, start: Instant) -> Result<Ending, Error> {
     let control = endpoint.map(|endpoint| {
         let events = events.clone();
         let on_quit = move || events.send(Event::Quit("`quit` on the control socket"));
-        ControlServer::start(endpoint, evgen.clone(), Box::new(on_quit))
+        let commands = Commands::new(Arc::clone(&evgen), Arc::clone(&run_control));
+        ControlServer::start(endpoint, Arc::new(commands), Box::new(on_quit))
     });
     let control = control
         .transpose()
@@ -152,7 +161,7 @@ pub fn boot(options: &Boot, start: Instant) -> Result<Ending, Error> {
                 .map_err(Error::host("the console's input"))?,
         ),
     };
-    let vcpus = Vcpus::start(vcpus, &events)?;
+    let vcpus = Vcpus::start(vcpus, &run_control, &events)?;
     let mut run = Run {
         supervisor: Supervisor::new(rules(options), start),
         storm: LiveStorm::new(Arc::clone(&evgen), options.storm.clone()),
@@ -190,7 +199,7 @@ fn load(options: &Boot) -> Result<(memory::Memory, u64), Error> {
 fn add_evgen(
     machine: &Machine,
     options: &Boot,
-    start: Instant,
+    clock: &Clock,
     events: Events,
 ) -> Result<Arc<EvgenHost>, Error> {
     let router = Arc::new(InterruptRouter::new(machine.vm.clone()));
@@ -205,7 +214,7 @@ fn add_evgen(
         &machine.memory,
         options.devices.into(),
         config,
-        start,
+        clock,
         events,
     )?;
     let (low, high) = (layout::BAR_WINDOW_32, layout::BAR_WINDOW_64);

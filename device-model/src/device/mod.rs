@@ -20,7 +20,7 @@ use crate::config_space::{Bar, ConfigOutcome, ConfigSpace, bar_offset};
 use crate::fault::{Fault, FaultSet, Scope};
 use crate::journal::{Journal, Made};
 use crate::msix::{MsiSink, Msix, NoSuchVector};
-use crate::ring::{Draft, Moment, Ring, RingStats, Signals};
+use crate::ring::{Access, Draft, Moment, Ring, RingStats, Signals};
 use crate::storm::{Progress, Storm, StormError, StormStatus};
 pub use config::{Config, ConfigError};
 use trouble::Trouble;
@@ -148,7 +148,7 @@ impl<S: MsiSink> Evgen<S> {
         }
         let written = self.space.write(offset, data);
         if written.function_level_reset {
-            self.function_level_reset(memory, now);
+            self.function_level_reset(&mut Access::new(memory), now);
         }
         self.msix.set_control(
             self.space.msix_enabled(),
@@ -244,8 +244,9 @@ impl<S: MsiSink> Evgen<S> {
             storm_offset: None,
         };
         let served = count.min(MAX_RING_SIZE.into());
+        let access = &mut Access::new(memory);
         for _ in 0..served {
-            self.generate(memory, ring, draft, FaultSet::NONE, now);
+            self.generate(access, ring, draft, FaultSet::NONE, now);
         }
         if count > served
             && let Ok(target) = self.ring_mut(ring)
@@ -271,8 +272,9 @@ impl<S: MsiSink> Evgen<S> {
             payload: injection.payload,
             storm_offset: None,
         };
+        let access = &mut Access::new(memory);
         for _ in 0..injection.count {
-            self.generate(memory, injection.ring, draft, FaultSet::NONE, now);
+            self.generate(access, injection.ring, draft, FaultSet::NONE, now);
         }
         Ok(())
     }
@@ -301,7 +303,7 @@ impl<S: MsiSink> Evgen<S> {
             Scope::Event | Scope::Ring => target.arm(fault, count),
             Scope::Now => {
                 let now = self.tick(now);
-                self.befall(memory, ring, fault, count, now);
+                self.befall(&mut Access::new(memory), ring, fault, count, now);
             }
         }
         Ok(())
@@ -319,7 +321,7 @@ impl<S: MsiSink> Evgen<S> {
         for ring in &mut self.rings {
             ring.disarm();
         }
-        self.self_reset(memory, now);
+        self.self_reset(&mut Access::new(memory), now);
     }
 
     /// Starts a storm. `instance` tells devices apart that storm at the same time: it is added to
@@ -359,8 +361,9 @@ impl<S: MsiSink> Evgen<S> {
     /// is in the past if there was too much to do; `None` if there is nothing to come.
     pub fn advance<M: GuestMemory>(&mut self, memory: &M, now: u64) -> Option<u64> {
         let now = self.tick(now);
+        let access = &mut Access::new(memory);
         if now >= self.trouble.idle_until() {
-            self.expire(memory, now);
+            self.expire(access, now);
         }
         for _ in 0..EVENTS_PER_ADVANCE {
             let Some(event) = self.storm.as_mut().and_then(|storm| storm.next(now)) else {
@@ -373,9 +376,9 @@ impl<S: MsiSink> Evgen<S> {
                 payload: event.payload,
                 storm_offset: Some(event.offset),
             };
-            self.generate(memory, event.ring, draft, event.faults, now);
+            self.generate(access, event.ring, draft, event.faults, now);
             if !event.faults.is_empty() {
-                self.befall_all(memory, event.ring, event.faults, now);
+                self.befall_all(access, event.ring, event.faults, now);
             }
         }
         self.due()
@@ -430,7 +433,7 @@ impl<S: MsiSink> Evgen<S> {
 
     fn generate<M: GuestMemory>(
         &mut self,
-        memory: &M,
+        access: &mut Access<'_, M>,
         ring: usize,
         draft: Draft,
         faults: FaultSet,
@@ -440,16 +443,16 @@ impl<S: MsiSink> Evgen<S> {
         let Some(target) = self.rings.get_mut(ring) else {
             return;
         };
-        let signals = target.generate(memory, draft, faults, moment, &mut self.journal);
+        let signals = target.generate(access, draft, faults, moment, &mut self.journal);
         self.signal(ring, signals);
     }
 
-    fn expire<M: GuestMemory>(&mut self, memory: &M, now: u64) {
+    fn expire<M: GuestMemory>(&mut self, access: &mut Access<'_, M>, now: u64) {
         let moment = self.moment(now);
         for ring in 0..self.rings.len() {
             let target = &mut self.rings[ring];
             if target.due().is_some_and(|due| due <= now) {
-                let (signals, late) = target.expire(memory, moment, &mut self.journal);
+                let (signals, late) = target.expire(access, moment, &mut self.journal);
                 self.signal(ring, signals);
                 if let Some(vector) = late {
                     self.msix.trigger(vector.into(), &mut self.sink);
@@ -465,7 +468,8 @@ impl<S: MsiSink> Evgen<S> {
             self.msix.trigger(vector.into(), &mut self.sink);
         }
         let dropped = u32::from(signals.dropped) * cause_dropped(ring);
-        self.report(dropped | u32::from(signals.failed) * cause_error(ring));
+        let failed = u32::from(signals.failed) * cause_error(ring);
+        self.report(dropped | failed);
     }
 
     /// Sets bits of `STATUS_CAUSE`; one that was not set interrupts.
@@ -483,10 +487,10 @@ impl<S: MsiSink> Evgen<S> {
 
     /// `CONTROL` bit 1. Counters and sequence numbers go on. Configuration space and the MSI-X
     /// table are the bus's business, and stay; so does a storm, which is the host's.
-    fn reset<M: GuestMemory>(&mut self, memory: &M, now: u64) {
+    fn reset<M: GuestMemory>(&mut self, access: &mut Access<'_, M>, now: u64) {
         let moment = self.moment(now);
         for ring in &mut self.rings {
-            ring.reset(memory, moment, &mut self.journal);
+            ring.reset(access, moment, &mut self.journal);
         }
         self.run = false;
         self.cause = 0;
@@ -496,16 +500,16 @@ impl<S: MsiSink> Evgen<S> {
     }
 
     /// Puts all but configuration space into its state at power-on. Faults under way go on.
-    fn function_level_reset<M: GuestMemory>(&mut self, memory: &M, now: u64) {
-        self.reset(memory, now);
+    fn function_level_reset<M: GuestMemory>(&mut self, access: &mut Access<'_, M>, now: u64) {
+        self.reset(access, now);
         self.rings = self.config.make_rings();
         self.latencies.clear();
         self.msix.reset(&mut self.sink);
     }
 
     /// The device resets itself.
-    fn self_reset<M: GuestMemory>(&mut self, memory: &M, now: u64) {
-        self.reset(memory, now);
+    fn self_reset<M: GuestMemory>(&mut self, access: &mut Access<'_, M>, now: u64) {
+        self.reset(access, now);
         self.report(CAUSE_SELF_RESET);
     }
 }

@@ -10,7 +10,7 @@ use vm_memory::GuestMemory;
 
 use super::{Evgen, LATENCIES_KEPT};
 use crate::msix::MsiSink;
-use crate::ring::{Ring, Signals};
+use crate::ring::{Access, Ring, Signals};
 
 const NANOSECONDS_PER_HEARTBEAT: u64 = 1_000_000;
 
@@ -38,9 +38,9 @@ impl<S: MsiSink> Evgen<S> {
 
     fn health(&self, now: u64) -> u64 {
         let heartbeat = self.trouble.heartbeat(now.max(self.now)) / NANOSECONDS_PER_HEARTBEAT;
-        heartbeat << HEALTH_HEARTBEAT_SHIFT
-            | u64::from(self.run) * HEALTH_RUN
-            | u64::from(self.trouble.busy(now)) * HEALTH_BUSY
+        let run = u64::from(self.run) * HEALTH_RUN;
+        let busy = u64::from(self.trouble.busy(now)) * HEALTH_BUSY;
+        heartbeat << HEALTH_HEARTBEAT_SHIFT | run | busy
     }
 
     pub(super) fn set<M: GuestMemory>(
@@ -56,7 +56,9 @@ impl<S: MsiSink> Evgen<S> {
             // A doorbell is counted on its way, where nobody knows that the device is busy.
             R::Doorbell => self.doorbell(memory, ring, 1, now),
             _ if self.trouble.busy(now) => {}
-            R::Control if value & u64::from(CONTROL_RESET) != 0 => self.reset(memory, now),
+            R::Control if value & u64::from(CONTROL_RESET) != 0 => {
+                self.reset(&mut Access::new(memory), now);
+            }
             R::Control => self.run = value & u64::from(CONTROL_RUN) != 0,
             R::StatusCause => self.cause &= !(value as u32),
             R::StatusVector => {
@@ -88,7 +90,7 @@ impl<S: MsiSink> Evgen<S> {
             return;
         };
         if !on {
-            let signals = target.turn_off(memory, moment, &mut self.journal);
+            let signals = target.turn_off(&mut Access::new(memory), moment, &mut self.journal);
             self.signal(ring, signals);
         } else if !target.turn_on(memory) {
             self.report(cause_error(ring));

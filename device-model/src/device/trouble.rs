@@ -7,6 +7,7 @@ use vm_memory::GuestMemory;
 use super::Evgen;
 use crate::fault::{Fault, FaultSet, Scope};
 use crate::msix::MsiSink;
+use crate::ring::Access;
 
 /// How long a fault lasts that lasts, in nanoseconds.
 const TIME: u64 = 500_000_000;
@@ -70,7 +71,7 @@ impl<S: MsiSink> Evgen<S> {
     /// Lets those of `faults` befall ring and device that no event took upon itself.
     pub(super) fn befall_all<M: GuestMemory>(
         &mut self,
-        memory: &M,
+        access: &mut Access<'_, M>,
         ring: usize,
         faults: FaultSet,
         now: u64,
@@ -84,7 +85,7 @@ impl<S: MsiSink> Evgen<S> {
                         ring.arm(fault, 1);
                     }
                 }
-                Scope::Now => self.befall(memory, ring, fault, 1, now),
+                Scope::Now => self.befall(access, ring, fault, 1, now),
             }
         }
     }
@@ -92,7 +93,7 @@ impl<S: MsiSink> Evgen<S> {
     /// Lets a fault of the device happen.
     pub(super) fn befall<M: GuestMemory>(
         &mut self,
-        memory: &M,
+        access: &mut Access<'_, M>,
         ring: usize,
         fault: Fault,
         count: u32,
@@ -113,7 +114,7 @@ impl<S: MsiSink> Evgen<S> {
             }
             Fault::SelfReset if !idle => {
                 self.journal.fault(fault);
-                self.self_reset(memory, now);
+                self.self_reset(access, now);
             }
             Fault::Hang | Fault::StuckBusy | Fault::AllOnes => {
                 self.journal.fault(fault);

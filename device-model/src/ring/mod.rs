@@ -3,6 +3,7 @@
 //! One event ring: numbers events, delivers or drops them, counts, and decides which deserve an
 //! interrupt. The faults that befall single events happen here.
 
+mod access;
 mod coalescing;
 mod queue;
 
@@ -14,6 +15,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemory};
 
 use crate::fault::{Fault, FaultSet, Scope};
 use crate::journal::{Fate, Journal, Made};
+pub(crate) use access::Access;
 use coalescing::Coalescing;
 pub(crate) use queue::Layout;
 use queue::{SplitQueue, Unusable};
@@ -175,7 +177,7 @@ impl Ring {
     /// Turns the ring on; false if its layout cannot be used, which is the error state.
     pub fn turn_on<M: GuestMemory>(&mut self, memory: &M) -> bool {
         if let State::Off = self.state {
-            self.state = match SplitQueue::new(&self.layout, self.size_max, memory) {
+            self.state = match SplitQueue::new(self.index, &self.layout, self.size_max, memory) {
                 Ok(queue) => State::On(queue),
                 Err(Unusable) => State::Error,
             };
@@ -187,11 +189,11 @@ impl Ring {
     /// happens before, so that the used ring is right, but for interrupts, which have no use now.
     pub fn turn_off<M: GuestMemory>(
         &mut self,
-        memory: &M,
+        access: &mut Access<'_, M>,
         moment: Moment,
         journal: &mut Journal,
     ) -> Signals {
-        let signals = self.settle(memory, moment, journal);
+        let signals = self.settle(access, moment, journal);
         let late = &mut self.armed[Fault::LateInterrupt as usize];
         if *late > 0 && matches!(self.state, State::On(_)) {
             *late -= 1;
@@ -207,8 +209,13 @@ impl Ring {
     }
 
     /// Turns the ring off and forgets what the driver has set. Counters and numbers go on.
-    pub fn reset<M: GuestMemory>(&mut self, memory: &M, moment: Moment, journal: &mut Journal) {
-        self.turn_off(memory, moment, journal);
+    pub fn reset<M: GuestMemory>(
+        &mut self,
+        access: &mut Access<'_, M>,
+        moment: Moment,
+        journal: &mut Journal,
+    ) {
+        self.turn_off(access, moment, journal);
         self.layout = Layout::default();
         self.vector = self.index;
         self.coalescing = Coalescing::default();
@@ -238,7 +245,7 @@ impl Ring {
     /// befall the next interrupt.
     pub fn generate<M: GuestMemory>(
         &mut self,
-        memory: &M,
+        access: &mut Access<'_, M>,
         draft: Draft,
         faults: FaultSet,
         moment: Moment,
@@ -252,10 +259,10 @@ impl Ring {
                     && fault.is_none()
                     && held.draft.source == draft.source =>
             {
-                self.swap(memory, held.draft, draft, moment, journal, &mut signals);
+                self.swap(access, held.draft, draft, moment, journal, &mut signals);
                 return signals;
             }
-            Some(held) => self.release(memory, &held, moment, journal, &mut signals),
+            Some(held) => self.release(access, &held, moment, journal, &mut signals),
             None => {}
         }
         match fault {
@@ -274,7 +281,7 @@ impl Ring {
             }
             fault => {
                 let event = self.number(&draft, moment.now);
-                self.deliver(memory, event, &draft, fault, moment, journal, &mut signals);
+                self.deliver(access, event, &draft, fault, moment, journal, &mut signals);
             }
         }
         signals
@@ -318,14 +325,14 @@ impl Ring {
     /// Does what has been put off until now. The second value is the vector of a late interrupt.
     pub fn expire<M: GuestMemory>(
         &mut self,
-        memory: &M,
+        access: &mut Access<'_, M>,
         moment: Moment,
         journal: &mut Journal,
     ) -> (Signals, Option<u16>) {
         let past = |time: Option<u64>| time.is_some_and(|time| time <= moment.now);
         let mut signals = Signals::default();
         if past(self.held.as_ref().map(|held| held.until)) || past(self.wrong_until) {
-            signals = self.settle(memory, moment, journal);
+            signals = self.settle(access, moment, journal);
         }
         if self.coalescing.expire(moment.now) {
             self.interrupt(journal, &mut signals);
@@ -341,17 +348,17 @@ impl Ring {
     /// Makes the event that is held back, and puts a wrong used index right.
     fn settle<M: GuestMemory>(
         &mut self,
-        memory: &M,
+        access: &mut Access<'_, M>,
         moment: Moment,
         journal: &mut Journal,
     ) -> Signals {
         let mut signals = Signals::default();
         if let Some(held) = self.held.take() {
-            self.release(memory, &held, moment, journal, &mut signals);
+            self.release(access, &held, moment, journal, &mut signals);
         }
         if self.wrong_until.take().is_some()
             && let State::On(queue) = &self.state
-            && queue.publish(memory).is_err()
+            && queue.publish(access).is_err()
         {
             self.fail(&mut signals);
         }
@@ -361,7 +368,7 @@ impl Ring {
     /// Makes an event that was held back, with the interrupt that it did not have yet.
     fn release<M: GuestMemory>(
         &mut self,
-        memory: &M,
+        access: &mut Access<'_, M>,
         held: &Held,
         moment: Moment,
         journal: &mut Journal,
@@ -369,13 +376,13 @@ impl Ring {
     ) {
         let fault = (held.fault == Fault::EarlyInterrupt).then_some(held.fault);
         let event = self.number(&held.draft, moment.now);
-        self.deliver(memory, event, &held.draft, fault, moment, journal, signals);
+        self.deliver(access, event, &held.draft, fault, moment, journal, signals);
     }
 
     /// Makes two events, the second before the first.
     fn swap<M: GuestMemory>(
         &mut self,
-        memory: &M,
+        access: &mut Access<'_, M>,
         first: Draft,
         second: Draft,
         moment: Moment,
@@ -385,7 +392,7 @@ impl Ring {
         let before = self.number(&first, moment.now);
         let after = self.number(&second, moment.now);
         let mut deliver = |event, draft: &Draft| {
-            self.deliver(memory, event, draft, None, moment, journal, signals) == Fate::Delivered
+            self.deliver(access, event, draft, None, moment, journal, signals) == Fate::Delivered
         };
         // Both, even if the first has no buffer: each must be counted.
         if deliver(after, &second) & deliver(before, &first) {
@@ -440,7 +447,7 @@ impl Ring {
     )]
     fn deliver<M: GuestMemory>(
         &mut self,
-        memory: &M,
+        access: &mut Access<'_, M>,
         event: Event,
         draft: &Draft,
         fault: Option<Fault>,
@@ -452,7 +459,7 @@ impl Ring {
             self.withhold -= 1;
             (Fate::Withheld, None)
         } else {
-            self.write(memory, &event, fault, moment, journal, signals)
+            self.write(access, &event, fault, moment, journal, signals)
         };
         match fate {
             Fate::Delivered | Fate::Withheld => self.stats.delivered += 1,
@@ -478,7 +485,7 @@ impl Ring {
     /// Writes `event` to the next buffer, as `fault` has it. Gives the fault if it came about.
     fn write<M: GuestMemory>(
         &mut self,
-        memory: &M,
+        access: &mut Access<'_, M>,
         event: &Event,
         fault: Option<Fault>,
         moment: Moment,
@@ -491,7 +498,7 @@ impl Ring {
         if !moment.run {
             return (Fate::Dropped, None);
         }
-        match put(queue, memory, event, fault) {
+        match put(queue, access, event, fault) {
             Ok(Put { used: 0, .. }) => {
                 self.stats.full += 1;
                 (Fate::Dropped, None)
@@ -568,7 +575,7 @@ struct Put {
 /// Writes `event` into the next available buffer, as `fault` has it.
 fn put<M: GuestMemory>(
     queue: &mut SplitQueue,
-    memory: &M,
+    access: &mut Access<'_, M>,
     event: &Event,
     fault: Option<Fault>,
 ) -> Result<Put, Unusable> {
@@ -580,17 +587,18 @@ fn put<M: GuestMemory>(
     let copies = 1 + u16::from(fault == Some(Fault::DuplicateEvent));
     let mut used = 0;
     while used < copies
-        && let Some(buffer) = queue.next_buffer(memory)?
+        && let Some(buffer) = queue.next_buffer(access)?
     {
         if fault == Some(Fault::UnmappedDma) {
             // As on a bus: nobody answers, and the device does not care.
-            let _ = memory.write_slice(&bytes, UNMAPPED);
+            let _ = access.memory.write_slice(&bytes, UNMAPPED);
         } else {
-            memory
+            access
+                .memory
                 .write_slice(&bytes, buffer.address)
                 .map_err(|_| Unusable)?;
         }
-        queue.use_buffer(memory, &buffer)?;
+        queue.use_buffer(access, &buffer)?;
         used += 1;
     }
     if used == 0 {
@@ -602,17 +610,17 @@ fn put<M: GuestMemory>(
     let wanted = match fault {
         Some(Fault::StaleIndex) => true,
         Some(Fault::WildIndex) => {
-            queue.publish_wild(memory)?;
+            queue.publish_wild(access)?;
             true
         }
         // Its interrupt came before; whether the next one has one is decided for both.
         Some(Fault::EarlyInterrupt) => {
-            queue.publish(memory)?;
+            queue.publish(access)?;
             false
         }
         _ => {
-            queue.publish(memory)?;
-            queue.wants_interrupt(memory)?
+            queue.publish(access)?;
+            queue.wants_interrupt(access)?
         }
     };
     Ok(Put { used, wanted })

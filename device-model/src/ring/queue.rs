@@ -12,12 +12,17 @@ use std::sync::atomic::{Ordering, fence};
 use lockstorm_abi::event::EVENT_SIZE;
 use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{Queue, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestMemory};
+use vm_memory::bitmap::BitmapSlice;
+use vm_memory::{Bytes, GuestAddress, GuestMemory, VolatileSlice};
+
+use super::access::{Access, Places};
 
 /// `VIRTQ_DESC_F_WRITE` (§2.7.5): the buffer is for the device to write. The only flag allowed.
 const DESCRIPTOR_WRITE: u16 = 2;
-/// Bytes before the entries of the available and the used ring: flags and index.
-const RING_HEADER: u64 = 4;
+/// Offset of the index in the available and the used ring.
+const INDEX: usize = 2;
+/// Offset of the entries there.
+const RING_HEADER: usize = 4;
 /// How far out a wild index is: further than any ring is long.
 const WILD: u16 = 0x8000;
 
@@ -43,9 +48,9 @@ pub(crate) struct Buffer {
 }
 
 pub(crate) struct SplitQueue {
-    descriptors: u64,
-    available: u64,
-    used: u64,
+    /// Number of the ring that this is the queue of.
+    ring: u16,
+    places: Places,
     size: u16,
     event_index: bool,
     next_available: u16,
@@ -59,6 +64,7 @@ pub(crate) struct SplitQueue {
 impl SplitQueue {
     /// A queue as `layout` describes it, at index 0 of both rings.
     pub fn new<M: GuestMemory>(
+        ring: u16,
         layout: &Layout,
         size_max: u16,
         memory: &M,
@@ -78,14 +84,20 @@ impl SplitQueue {
             Ok(queue)
         };
         let queue: Queue = configure().map_err(|_: virtio_queue::Error| Unusable)?;
-        // From here on no address within the three parts overflows.
         if !queue.is_valid(memory) {
             return Err(Unusable);
         }
+        let entries = usize::from(size);
+        let places = [
+            (queue.desc_table(), entries * size_of::<Descriptor>()),
+            // With the driver's or device's event index behind the entries.
+            (queue.avail_ring(), RING_HEADER + entries * 2 + 2),
+            (queue.used_ring(), RING_HEADER + entries * 8 + 2),
+        ];
+        Access::new(memory).parts(ring, &places)?;
         Ok(Self {
-            descriptors: queue.desc_table(),
-            available: queue.avail_ring(),
-            used: queue.used_ring(),
+            ring,
+            places,
             size,
             event_index: layout.event_index,
             next_available: 0,
@@ -97,10 +109,14 @@ impl SplitQueue {
 
     /// The next available buffer, if there is one. It stays the next one until it is
     /// [used](Self::use_buffer).
-    pub fn next_buffer<M: GuestMemory>(&mut self, memory: &M) -> Result<Option<Buffer>, Unusable> {
+    pub fn next_buffer<M: GuestMemory>(
+        &mut self,
+        access: &mut Access<'_, M>,
+    ) -> Result<Option<Buffer>, Unusable> {
+        let parts = access.parts(self.ring, &self.places)?;
         if self.next_available == self.available_seen {
             // What the driver wrote before the index is seen after it.
-            let index = load(memory, self.available + 2, Ordering::Acquire)?;
+            let index = load(&parts.available, INDEX, Ordering::Acquire)?;
             if index.wrapping_sub(self.next_available) > self.size {
                 return Err(Unusable);
             }
@@ -109,19 +125,14 @@ impl SplitQueue {
                 return Ok(None);
             }
         }
-        let slot = u64::from(self.next_available % self.size);
-        let head = load(
-            memory,
-            self.available + RING_HEADER + slot * 2,
-            Ordering::Relaxed,
-        )?;
+        let slot = usize::from(self.next_available % self.size);
+        let entry = RING_HEADER + slot * 2;
+        let head = load(&parts.available, entry, Ordering::Relaxed)?;
         if head >= self.size {
             return Err(Unusable);
         }
-        let address = self.descriptors + u64::from(head) * size_of::<Descriptor>() as u64;
-        let descriptor: Descriptor = memory
-            .read_obj(GuestAddress(address))
-            .map_err(|_| Unusable)?;
+        let place = usize::from(head) * size_of::<Descriptor>();
+        let descriptor: Descriptor = parts.descriptors.read_obj(place).map_err(|_| Unusable)?;
         if descriptor.flags() != DESCRIPTOR_WRITE || (descriptor.len() as usize) < EVENT_SIZE {
             return Err(Unusable);
         }
@@ -135,15 +146,16 @@ impl SplitQueue {
     /// see it before [`Self::publish`].
     pub fn use_buffer<M: GuestMemory>(
         &mut self,
-        memory: &M,
+        access: &mut Access<'_, M>,
         buffer: &Buffer,
     ) -> Result<(), Unusable> {
-        let slot = u64::from(self.next_used % self.size);
-        let address = GuestAddress(self.used + RING_HEADER + slot * 8);
+        let parts = access.parts(self.ring, &self.places)?;
+        let slot = usize::from(self.next_used % self.size);
         // §2.7.8 `virtq_used_elem`: id, then length.
         let element = u64::from(buffer.head) | (EVENT_SIZE as u64) << 32;
-        memory
-            .write_slice(&element.to_le_bytes(), address)
+        parts
+            .used
+            .write_slice(&element.to_le_bytes(), RING_HEADER + slot * 8)
             .map_err(|_| Unusable)?;
         self.next_available = self.next_available.wrapping_add(1);
         self.next_used = self.next_used.wrapping_add(1);
@@ -151,46 +163,56 @@ impl SplitQueue {
     }
 
     /// Tells the driver of every buffer used so far: sets the used index.
-    pub fn publish<M: GuestMemory>(&self, memory: &M) -> Result<(), Unusable> {
-        self.set_used_index(memory, self.next_used)
+    pub fn publish<M: GuestMemory>(&self, access: &mut Access<'_, M>) -> Result<(), Unusable> {
+        self.set_used_index(access, self.next_used)
     }
 
     /// Sets the used index to what it can never be.
-    pub fn publish_wild<M: GuestMemory>(&self, memory: &M) -> Result<(), Unusable> {
-        self.set_used_index(memory, self.next_used.wrapping_add(WILD))
+    pub fn publish_wild<M: GuestMemory>(&self, access: &mut Access<'_, M>) -> Result<(), Unusable> {
+        self.set_used_index(access, self.next_used.wrapping_add(WILD))
     }
 
     /// Whether the driver wants to hear of the buffers used since the last time this was asked
     /// (§2.7.7.2). They have been published.
-    pub fn wants_interrupt<M: GuestMemory>(&mut self, memory: &M) -> Result<bool, Unusable> {
+    pub fn wants_interrupt<M: GuestMemory>(
+        &mut self,
+        access: &mut Access<'_, M>,
+    ) -> Result<bool, Unusable> {
         if !self.event_index {
             return Ok(true);
         }
         // The index is written before the driver's wish is read; the driver does it the other way
         // round. Without this both could miss the other's.
         fence(Ordering::SeqCst);
-        let address = self.available + RING_HEADER + u64::from(self.size) * 2;
-        let used_event = load(memory, address, Ordering::Relaxed)?;
+        let parts = access.parts(self.ring, &self.places)?;
+        let place = RING_HEADER + usize::from(self.size) * 2;
+        let used_event = load(&parts.available, place, Ordering::Relaxed)?;
         let new = self.next_used.wrapping_sub(self.decided);
         self.decided = self.next_used;
         Ok(self.next_used.wrapping_sub(used_event).wrapping_sub(1) < new)
     }
 
-    fn set_used_index<M: GuestMemory>(&self, memory: &M, index: u16) -> Result<(), Unusable> {
+    fn set_used_index<M: GuestMemory>(
+        &self,
+        access: &mut Access<'_, M>,
+        index: u16,
+    ) -> Result<(), Unusable> {
+        let parts = access.parts(self.ring, &self.places)?;
         // Events and elements are in memory before the index that says so.
-        memory
-            .store(
-                index.to_le(),
-                GuestAddress(self.used + 2),
-                Ordering::Release,
-            )
+        parts
+            .used
+            .store(index.to_le(), INDEX, Ordering::Release)
             .map_err(|_| Unusable)
     }
 }
 
-fn load<M: GuestMemory>(memory: &M, address: u64, order: Ordering) -> Result<u16, Unusable> {
-    memory
-        .load(GuestAddress(address), order)
+fn load<B: BitmapSlice>(
+    piece: &VolatileSlice<'_, B>,
+    offset: usize,
+    order: Ordering,
+) -> Result<u16, Unusable> {
+    piece
+        .load(offset, order)
         .map(u16::from_le)
         .map_err(|_| Unusable)
 }

@@ -9,7 +9,7 @@ use toml::{Table, Value};
 use super::keys::{Keys, brief};
 use super::*;
 
-const PATTERNS: [&str; 7] = [
+pub(super) const PATTERNS: [&str; 7] = [
     "periodic",
     "poisson",
     "burst",

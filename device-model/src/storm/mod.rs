@@ -209,3 +209,8 @@ impl Shape {
         }
     }
 }
+
+#[cfg(test)]
+mod events_test;
+#[cfg(test)]
+mod file_test;

@@ -2,8 +2,8 @@
 
 //! The generators: when the events of a phase come, and on which ring.
 //!
-//! All times are exact to the nanosecond and never depend on those before, so nothing drifts. What
-//! needs floating point uses only what gives the same on every machine.
+//! Nothing drifts: steady rates are kept to the nanosecond, and a ramp makes exactly as many events
+//! as its rates come to. Floating point is used only in ways that give the same on every machine.
 
 use std::sync::Arc;
 
@@ -285,8 +285,7 @@ struct Ramp {
     made: u64,
     total: u64,
     index: usize,
-    /// No event comes before the one before it, or in the phase's last nanosecond's end.
-    at: u64,
+    /// Nanosecond of the phase; no event comes after it, however its time is rounded.
     last: u64,
 }
 
@@ -302,7 +301,6 @@ impl Ramp {
             made: 0,
             total: events.div_ceil(u128::from(2 * SECOND)) as u64,
             index: 0,
-            at: 0,
             last: end.saturating_sub(1),
         }
     }
@@ -317,14 +315,42 @@ impl Ramp {
             .max(0.0)
             .sqrt();
         let at = (2.0 * SECOND as f64 * made / (self.rate + root)) as u64;
-        self.at = at.clamp(self.at, self.last);
         let ring = self.rings.numbers[self.index];
         self.index = self.rings.after(self.index);
         self.made += 1;
         Some(Slot {
-            at: self.at,
+            at: at.min(self.last),
             ring,
             kind: None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_the_steepest_ramp_is_in_its_phase() {
+        const RINGS: &[u8] = &[0, 1, 2, 3, 4, 5, 6, 7];
+        for (rate, rate_end, rings, end) in [
+            (10_000_000, 1, 1, 86_400_000),
+            (10_000_000, 1, 8, 86_400_000),
+            (1, 10_000_000, 8, 86_400_000),
+            // The last event comes so shortly before the end that it is rounded to it.
+            (1, 10_000_000, 7, 82_165_143),
+        ] {
+            let end = end * 1_000_000;
+            let mut ramp = Ramp::new(Rings::new(&RINGS[..rings]), rate, rate_end, end);
+            let mut before = 0;
+            for left in [1_000_000, 1000, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1] {
+                ramp.made = ramp.total - left;
+                let at = ramp.next().map(|slot| slot.at).unwrap();
+                assert!((before..end).contains(&at), "{at} {before} {left}");
+                before = at;
+            }
+            assert!(before > end - SECOND);
+            assert_eq!(ramp.next(), None);
+        }
     }
 }

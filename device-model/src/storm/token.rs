@@ -28,12 +28,7 @@ impl Storm {
     /// The token that repeats this storm: on a device with as many rings and the same number, it
     /// gives the same events, byte for byte.
     pub fn token(&self) -> String {
-        let text = self.to_toml();
-        let mut encoder = DeflateEncoder::new(sum(&text).to_vec(), Compression::best());
-        // Memory takes all that is written.
-        let _ = encoder.write_all(text.as_bytes());
-        let bytes = encoder.finish().unwrap_or_default();
-        format!("{MARK}{}", BASE64URL_NOPAD.encode(&bytes))
+        encode(&self.to_toml())
     }
 
     /// The storm that a token stands for. Any text will do, of any length.
@@ -56,6 +51,9 @@ impl Storm {
         if decoder.read_to_string(&mut text).is_err() {
             return bad("part of it is missing or changed");
         }
+        if !decoder.into_inner().into_inner().is_empty() {
+            return bad("it is too long");
+        }
         if sum(&text) != expected {
             return bad("its checksum is wrong: part of it is missing or changed");
         }
@@ -63,11 +61,39 @@ impl Storm {
     }
 }
 
-/// FNV-1a over the bytes.
+fn encode(text: &str) -> String {
+    let mut encoder = DeflateEncoder::new(sum(text).to_vec(), Compression::best());
+    // Memory takes all that is written.
+    let _ = encoder.write_all(text.as_bytes());
+    let bytes = encoder.finish().unwrap_or_default();
+    format!("{MARK}{}", BASE64URL_NOPAD.encode(&bytes))
+}
+
+/// As over the events of a storm, but byte by byte.
 fn sum(text: &str) -> [u8; SUM] {
     let mut digest = Digest::default();
     for byte in text.bytes() {
         digest.add(byte.into());
     }
     digest.value().to_le_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_a_long_token_nor_a_short_one_of_a_long_file_is_read() {
+        let file = "[[phase]]\npattern = 'trace'\ntrace = [[0, 0]]\n#";
+        let padded = |length| encode(&format!("{file}{}", "x".repeat(length)));
+        assert!(Storm::from_token(&padded(250_000)).is_ok());
+        let bomb = padded(300_000);
+        assert!(bomb.len() < 1000, "{}", bomb.len());
+        assert!(matches!(
+            Storm::from_token(&bomb),
+            Err(StormError::Token(_))
+        ));
+        let error = Storm::from_token(&"storm1.".repeat(MAX_TOKEN)).unwrap_err();
+        assert_eq!(error, StormError::Token("it is longer than any"));
+    }
 }

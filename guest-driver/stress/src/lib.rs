@@ -4,11 +4,13 @@
 //! the conservation law that `stress` checks.
 //!
 //! All `unsafe` of the guest's programs is in [`device`] (`ioctl`), [`exit_device`] (port access)
-//! and `test-msix` (a mapped BAR); [`pattern`], [`log`], [`law`], [`verdict`] and [`report`] do no
-//! input or output at all.
+//! and `test-msix` (a mapped BAR); [`pattern`], [`log`], [`law`], [`faults`], [`verdict`] and
+//! [`report`] do no input or output at all.
 
 pub mod device;
 pub mod exit_device;
+mod fault_law;
+pub mod faults;
 pub mod injected;
 pub mod kernel_arguments;
 pub mod law;

@@ -74,17 +74,19 @@ impl Log {
         }
     }
 
-    /// The log of a reader that starts where this one ended: none of this one's events is in it,
-    /// but what comes must have higher numbers.
-    pub fn continued(&self) -> Self {
-        let mut next = Self::new(self.rings);
-        for (next, stream) in next
-            .streams
-            .as_flattened_mut()
-            .iter_mut()
-            .zip(self.streams.as_flattened())
-        {
-            next.last = stream.highest();
+    /// The log of a reader that starts where these ended, of a device with `rings` rings: none of
+    /// their events is in it, but what comes must have higher numbers.
+    pub fn continued(rings: usize, logs: &[Self]) -> Self {
+        let mut next = Self::new(rings);
+        for log in logs {
+            for (next, stream) in next
+                .streams
+                .as_flattened_mut()
+                .iter_mut()
+                .zip(log.streams.as_flattened())
+            {
+                next.last = next.last.max(stream.highest());
+            }
         }
         next
     }
@@ -288,11 +290,12 @@ mod tests {
             ..record(SOURCE_DRIVER, NO_RING, 0)
         });
         assert_eq!(first.corrupt, 1);
-        let mut next = first.continued();
+        let mut next = Log::continued(2, &[first, log(&[0])]);
         next.record(&record(SOURCE_STORM, 1, 2));
         next.record(&record(SOURCE_STORM, 1, 3));
         assert_eq!((next.events, next.corrupt), (2, 0));
-        let seen = seen(&[next.continued(), next], SOURCE_STORM, 1);
+        let continued = Log::continued(2, std::slice::from_ref(&next));
+        let seen = seen(&[continued, next], SOURCE_STORM, 1);
         assert_eq!((seen.distinct, seen.disorder.first), (2, Some((2, 2))));
     }
 }

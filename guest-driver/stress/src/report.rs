@@ -4,6 +4,7 @@
 
 use std::fmt::{self, Write};
 
+use crate::faults::KINDS;
 use crate::thousands::thousands;
 use crate::verdict::{Law, Verdict};
 
@@ -37,10 +38,11 @@ impl Report {
                     .ring
                     .map(|ring| format!(" ring {ring}"))
                     .unwrap_or_default();
-                lines.push(format!(
-                    "evgen{}{ring}: {}",
-                    verdict.device, violation.figures
-                ));
+                let line = format!("evgen{}{ring}: {}", verdict.device, violation.figures);
+                // What is about two faults is there for both.
+                if lines.last() != Some(&line) {
+                    lines.push(line);
+                }
             }
         }
         lines.extend(self.shortfall());
@@ -96,9 +98,36 @@ impl Report {
         Ok(text)
     }
 
-    /// The figures, 80 columns wide.
+    /// The faults that came about, with their numbers.
+    pub fn faults(&self) -> String {
+        let faults: Vec<_> = (0..KINDS.len())
+            .map(|kind| (kind, self.sum(|verdict| verdict.came_about(kind))))
+            .filter(|&(_, count)| count != 0)
+            .map(|(kind, count)| format!("{} {}", KINDS[kind].name, thousands(count)))
+            .collect();
+        match faults.as_slice() {
+            [] => "no fault".to_owned(),
+            faults => faults.join(", "),
+        }
+    }
+
+    fn sum(&self, figure: impl Fn(&Verdict) -> i64) -> i64 {
+        self.verdicts.iter().map(figure).sum()
+    }
+
+    /// The figures, 80 columns wide. Those of faults only if there were any.
     pub fn tables(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
+        self.write_rings(&mut text)?;
+        self.write_lists(&mut text)?;
+        if (0..KINDS.len()).any(|kind| self.sum(|verdict| verdict.came_about(kind)) != 0) {
+            self.write_spoiled(&mut text)?;
+            self.write_faults(&mut text)?;
+        }
+        Ok(text)
+    }
+
+    fn write_rings(&self, text: &mut String) -> fmt::Result {
         writeln!(
             text,
             "{:6} {:>4} {:>10} {:>10} {:>8} {:>10} {:>8} {:>8}  law",
@@ -124,6 +153,10 @@ impl Report {
                 )?;
             }
         }
+        Ok(())
+    }
+
+    fn write_lists(&self, text: &mut String) -> fmt::Result {
         writeln!(
             text,
             "\n{:6} {:>4} {:>10} {:>10} {:>8} {:>10} {:>8} {:>8}  law",
@@ -133,7 +166,7 @@ impl Report {
             let good = verdict
                 .violations
                 .iter()
-                .all(|violation| violation.ring.is_some());
+                .all(|violation| violation.ring.is_some() || violation.fault.is_some());
             writeln!(
                 text,
                 "evgen{} {:>4} {:>10} {:>10} {:>8} {:>10} {:>8} {:>8}  {}",
@@ -148,18 +181,85 @@ impl Report {
                 word(good)
             )?;
         }
-        Ok(text)
+        Ok(())
+    }
+
+    fn write_spoiled(&self, text: &mut String) -> fmt::Result {
+        writeln!(
+            text,
+            "\n{:6} {:>4} {:>10} {:>10} {:>10} {:>12} {:>12}",
+            "device", "ring", "faulted", "thrown out", "extra", "out of order", "seen again"
+        )?;
+        for verdict in &self.verdicts {
+            for (number, ring) in verdict.rings.iter().enumerate() {
+                writeln!(
+                    text,
+                    "evgen{} {number:>4} {:>10} {:>10} {:>10} {:>12} {:>12}",
+                    verdict.device,
+                    thousands(ring.faulted),
+                    thousands(ring.bad_checksum),
+                    thousands(ring.extra),
+                    thousands(ring.out_of_order),
+                    thousands(ring.seen_again)
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_faults(&self, text: &mut String) -> fmt::Result {
+        writeln!(
+            text,
+            "\n{:20} {:>12} {:>12}   law",
+            "fault", "came about", "noticed"
+        )?;
+        for (number, kind) in KINDS.iter().enumerate() {
+            let came_about = self.sum(|verdict| verdict.came_about(number));
+            let noticed = self.sum(|verdict| verdict.noticed(number));
+            if (came_about, noticed) == (0, 0) {
+                continue;
+            }
+            let noticed = match kind.noticed {
+                None => "-".to_owned(),
+                Some(_) => thousands(noticed),
+            };
+            let shared = match kind.noticed {
+                Some(notice) if notice.shared => "*",
+                _ => " ",
+            };
+            let good = self.verdicts.iter().all(|verdict| {
+                let mut violations = verdict.violations.iter();
+                violations.all(|violation| violation.fault != Some(number))
+            });
+            writeln!(
+                text,
+                "{:20} {:>12} {noticed:>12}{shared}  {}",
+                kind.name,
+                thousands(came_about),
+                word(good)
+            )?;
+        }
+        writeln!(
+            text,
+            "* with all that looks the same. Rings set up anew: {}; devices: {}",
+            thousands(self.sum(|verdict| verdict.restarts[0])),
+            thousands(self.sum(|verdict| verdict.restarts[1]))
+        )
+    }
+
+    /// Events that were made, and those that are unaccounted for.
+    pub fn balance(&self) -> (i64, u64) {
+        let unaccounted = self.verdicts.iter().map(Verdict::unaccounted);
+        (
+            self.sum(Verdict::events),
+            unaccounted.fold(0, u64::saturating_add),
+        )
     }
 
     /// The last line.
     pub fn conclusion(&self) -> String {
-        let events = thousands(self.verdicts.iter().map(Verdict::events).sum());
-        let unaccounted = self
-            .verdicts
-            .iter()
-            .map(Verdict::unaccounted)
-            .fold(0, u64::saturating_add);
-        let unaccounted = thousands(unaccounted.cast_signed());
+        let (events, unaccounted) = self.balance();
+        let (events, unaccounted) = (thousands(events), thousands(unaccounted.cast_signed()));
         let holds = if self.law_holds() {
             "holds"
         } else {
@@ -185,7 +285,8 @@ fn word(good: bool) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verdict::RingFigures;
+    use crate::faults::{CORRUPT_CHECKSUM, UNMAPPED_DMA};
+    use crate::verdict::{FaultFigures, RingFigures};
 
     fn report() -> Report {
         let ring = RingFigures {
@@ -195,6 +296,7 @@ mod tests {
             received: 1_234_560,
             evicted: 123_456,
             missing: 123_463,
+            ..RingFigures::default()
         };
         let verdict = |device| Verdict {
             device,
@@ -256,7 +358,7 @@ mod tests {
         assert_eq!(
             not_ok,
             [
-                "  not ok 2 each ring: received = delivered",
+                "  not ok 2 each ring: received = delivered + extra",
                 "not ok 2 evgen1",
                 "not ok 3 at least 10,000,000 events delivered",
             ]
@@ -268,5 +370,41 @@ mod tests {
             .collect();
         assert_eq!(broken.len(), 1);
         assert!(broken[0].starts_with("evgen1    1"));
+    }
+
+    #[test]
+    fn faults_have_a_table_if_there_were_any() {
+        let mut report = report();
+        assert_eq!(report.faults(), "no fault");
+        assert!(!report.tables().unwrap().contains("came about"));
+        for verdict in &mut report.verdicts {
+            verdict.faults = vec![FaultFigures::default(); KINDS.len()];
+            verdict.faults[1] = FaultFigures {
+                came_about: 1_200_000,
+                noticed: Some(1_100_000),
+            };
+            verdict.faults[CORRUPT_CHECKSUM].came_about = 3;
+            verdict.faults[UNMAPPED_DMA].came_about = 4;
+        }
+        let figures = "faulted 0, but corrupt-checksum came about 3 times".to_owned();
+        for kind in [CORRUPT_CHECKSUM, UNMAPPED_DMA] {
+            report.verdicts[1].broken_by(Law::Spoiled, kind, figures.clone());
+        }
+        assert_eq!(report.violations().len(), 1);
+        assert_eq!(
+            report.faults(),
+            "lost-interrupt 2,400,000, corrupt-checksum 6, unmapped-dma 8"
+        );
+        let tables = report.tables().unwrap();
+        for line in tables.lines() {
+            assert!(line.len() <= 80, "{line}");
+        }
+        for row in [
+            "lost-interrupt          2,400,000    2,200,000*  ok",
+            "corrupt-checksum                6            0*  BROKEN",
+        ] {
+            assert!(tables.contains(row), "{tables}");
+        }
+        assert!(!tables.contains("hang"));
     }
 }

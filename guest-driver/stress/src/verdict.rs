@@ -17,15 +17,15 @@ pub enum Law {
     Read,
     /// Nobody sleeps beside a pending event.
     Awake,
-    /// What is missing was dropped or evicted.
+    /// What is missing was dropped, spoiled or evicted.
     Accounted,
     /// No number comes from nowhere.
     Possible,
-    /// Order within a stream.
+    /// Order within a stream, as far as the device keeps it.
     Rising,
-    /// No event comes twice.
+    /// No event comes twice, but for copies that the device made.
     Once,
-    /// Checksums, and contents as far as they are known.
+    /// Checksums, and contents as far as they are known; what is spoiled stays with the driver.
     Intact,
     /// Source and ring.
     Origin,
@@ -33,11 +33,23 @@ pub enum Law {
     Doorbells,
     /// One event per added event.
     Added,
+    /// Events spoiled are those that faults spoiled.
+    Spoiled,
+    /// Copies are those that a fault made.
+    Copied,
+    /// Events out of order are those that faults put there.
+    Disordered,
+    /// The driver noticed what lasts.
+    Noticed,
+    /// The driver noticed nothing that was not there.
+    Justified,
+    /// Whatever happened, the device works in the end.
+    Alive,
 }
 
 impl Law {
     /// Every part, in the order in which an event meets them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 19] = [
         Self::Generated,
         Self::Received,
         Self::Balanced,
@@ -51,25 +63,37 @@ impl Law {
         Self::Origin,
         Self::Doorbells,
         Self::Added,
+        Self::Spoiled,
+        Self::Copied,
+        Self::Disordered,
+        Self::Noticed,
+        Self::Justified,
+        Self::Alive,
     ];
 }
 
 impl fmt::Display for Law {
     fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
         text.write_str(match self {
-            Self::Generated => "each ring: generated = delivered + dropped",
-            Self::Received => "each ring: received = delivered",
+            Self::Generated => "each ring: generated = delivered + dropped + faulted",
+            Self::Received => "each ring: received = delivered + extra",
             Self::Balanced => "received + added = read + evicted + pending",
             Self::Read => "readers got what the driver gave out",
             Self::Awake => "no reader sleeps beside a pending event",
-            Self::Accounted => "events missing = dropped + evicted",
+            Self::Accounted => "events missing = dropped + faulted + evicted",
             Self::Possible => "no sequence number beyond what was generated",
-            Self::Rising => "sequence numbers rise in each stream",
-            Self::Once => "no event comes twice",
+            Self::Rising => "sequence numbers rise in each stream, but for those counted",
+            Self::Once => "no event comes twice, but for copies counted",
             Self::Intact => "every event is intact",
             Self::Origin => "every event names a source and ring that exist",
             Self::Doorbells => "each doorbell made one event",
             Self::Added => "each added event was counted",
+            Self::Spoiled => "faulted = corrupt-checksum + unmapped-dma",
+            Self::Copied => "extra = duplicate-event",
+            Self::Disordered => "out of order = duplicate-event + reordered-event",
+            Self::Noticed => "the driver noticed what lasts",
+            Self::Justified => "the driver noticed nothing that was not there",
+            Self::Alive => "every ring works in the end",
         })
     }
 }
@@ -81,6 +105,8 @@ pub struct Violation {
     pub law: Law,
     /// On which ring; `None` if it is the device's as a whole.
     pub ring: Option<usize>,
+    /// The number of the fault that it is about; `None` if it is about none.
+    pub fault: Option<usize>,
     /// The figures that should agree.
     pub figures: String,
 }
@@ -94,19 +120,46 @@ pub struct RingFigures {
     pub delivered: i64,
     /// Device: made but not written.
     pub dropped: i64,
+    /// Device: spoiled by a fault.
+    pub faulted: i64,
+    /// Device: second copies.
+    pub extra: i64,
     /// Driver: taken from the ring.
     pub received: i64,
     /// Driver: left the list unread.
     pub evicted: i64,
+    /// Driver: taken from the ring and thrown away.
+    pub bad_checksum: i64,
+    /// Driver: with a number that did not rise.
+    pub out_of_order: i64,
     /// Generated, but seen by no reader.
     pub missing: i64,
+    /// Seen once more by some reader.
+    pub seen_again: i64,
 }
 
 impl RingFigures {
+    /// Copies that left the list unread. Of two copies either may have been, so an event whose copy
+    /// was evicted is still seen; how often that happened follows from the copies that were seen,
+    /// and is exact where nothing was evicted.
+    fn copies_evicted(&self) -> i64 {
+        let most = self.extra.min(self.evicted).max(0);
+        (self.extra - self.seen_again).clamp(0, most)
+    }
+
     /// Missing, and not counted as lost; or, below zero, counted as lost and seen all the same.
     pub fn unaccounted(&self) -> i64 {
-        self.missing - self.dropped - self.evicted
+        self.missing + self.copies_evicted() - self.dropped - self.faulted - self.evicted
     }
+}
+
+/// What there is to say of one kind of fault on one device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FaultFigures {
+    /// Device: how often it came about.
+    pub came_about: i64,
+    /// Driver: how often it was noticed, if that can be.
+    pub noticed: Option<i64>,
 }
 
 /// What went through one device.
@@ -130,6 +183,12 @@ pub struct Verdict {
     pub pending: u64,
     /// Runs of a ring's interrupt handler.
     pub interrupts: i64,
+    /// By the number of the fault.
+    pub faults: Vec<FaultFigures>,
+    /// Runs of a ring's interrupt handler that found nothing.
+    pub empty_interrupts: i64,
+    /// Rings set up anew, and devices.
+    pub restarts: [i64; 2],
     /// What is wrong; empty if the law holds.
     pub violations: Vec<Violation>,
 }
@@ -151,6 +210,17 @@ impl Verdict {
         gaps.unsigned_abs().saturating_sub(self.pending)
     }
 
+    /// How often the fault with number `kind` came about.
+    pub fn came_about(&self, kind: usize) -> i64 {
+        self.faults.get(kind).map_or(0, |fault| fault.came_about)
+    }
+
+    /// How often the driver noticed the fault with number `kind`; zero if it cannot.
+    pub fn noticed(&self, kind: usize) -> i64 {
+        let fault = self.faults.get(kind);
+        fault.and_then(|fault| fault.noticed).unwrap_or(0)
+    }
+
     /// As [`RingFigures::unaccounted`], of the added events.
     pub fn added_unaccounted(&self) -> i64 {
         self.added_missing - self.added_evicted
@@ -158,6 +228,21 @@ impl Verdict {
 
     /// Takes note of a broken law.
     pub fn broken(&mut self, law: Law, ring: Option<usize>, figures: String) {
-        self.violations.push(Violation { law, ring, figures });
+        self.violations.push(Violation {
+            law,
+            ring,
+            fault: None,
+            figures,
+        });
+    }
+
+    /// Takes note of a broken law that is about the fault of this number.
+    pub fn broken_by(&mut self, law: Law, fault: usize, figures: String) {
+        self.violations.push(Violation {
+            law,
+            ring: None,
+            fault: Some(fault),
+            figures,
+        });
     }
 }

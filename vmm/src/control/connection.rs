@@ -4,13 +4,17 @@
 
 use std::io::{ErrorKind, Read, Result, Write};
 
-use super::protocol::{MAX_REQUEST, Reply};
+use super::reply::Reply;
+use super::request::MAX_REQUEST;
 
 /// Bytes read at a time.
 const CHUNK: usize = 16 * 1024;
 /// With this many bytes of replies unread, the client has no request done. A reply more may come
 /// on top of it.
 const MAX_UNREAD: usize = 256 * 1024;
+/// With this many bytes unread, the client gets no more lines of the event stream. Less than what
+/// stops requests, so that one who reads slowly still has some done.
+const MAX_EVENTS_UNREAD: usize = MAX_UNREAD / 2;
 
 /// How a client comes and goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +80,15 @@ impl<S: Read + Write> Connection<S> {
         if self.output.len() >= MAX_UNREAD {
             self.forget_unread();
         }
+    }
+
+    /// Adds a line of the event stream to what is to be read; false if the client does not keep up.
+    pub(super) fn stream_line(&mut self, line: &[u8]) -> bool {
+        let fits = self.output.len() < MAX_EVENTS_UNREAD && !self.closing;
+        if fits {
+            self.output.extend_from_slice(line);
+        }
+        fits
     }
 
     /// Does a bounded piece of what there is to do, asking `answer` for the reply to each line.

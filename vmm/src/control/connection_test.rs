@@ -206,3 +206,18 @@ fn a_broken_stream_is_closed() {
     let mut connection = connection(Kind::Socket, &[b"one\n"], broken);
     assert_eq!(run(&mut connection), (vec!["one".into()], Next::Close));
 }
+
+#[test]
+fn who_does_not_keep_up_with_the_stream_still_has_requests_done() {
+    let mut connection = connection(Kind::Socket, &[b"one\n"], later());
+    connection.stream.room = 0;
+    let line = [b'x'; 100];
+    let lines = (0..100_000).filter(|_| connection.stream_line(&line));
+    let bytes = lines.count() * line.len();
+    assert!((MAX_EVENTS_UNREAD..MAX_EVENTS_UNREAD + line.len()).contains(&bytes));
+    assert_eq!(run(&mut connection).0, ["one"]);
+    connection.stream.room = usize::MAX;
+    run(&mut connection);
+    assert!(written(&mut connection).ends_with(&format!("x{OK}")));
+    assert!(connection.stream_line(&line));
+}

@@ -10,6 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
@@ -18,7 +19,9 @@ use vmm_sys_util::eventfd::EventFd;
 use super::commands::Handler;
 use super::connection::{Connection, Kind, Next};
 use super::endpoint::{Endpoint, SocketFile};
-use super::protocol::{Reply, Request};
+use super::reply::Reply;
+use super::request::Request;
+use super::subscription::{Line, Subscription};
 use crate::rate_limit::Occurrences;
 
 /// Clients served at a time.
@@ -26,17 +29,19 @@ const MAX_CLIENTS: usize = 8;
 /// Clients accepted in one go, so that those who are there get their turn.
 const ACCEPT_BATCH: usize = 16;
 
-/// How long replies on a port wait for a client, in milliseconds. A port reports the coming and
-/// going of clients later than their bytes, so a request may be done when there still seems to be
-/// nobody who sent it.
-const PORT_PATIENCE: i32 = 1000;
+/// How long replies on a port wait for a client, and its stream of events goes on. A port reports the
+/// coming and going of clients later than their bytes, so a request may be done when there still
+/// seems to be nobody who sent it.
+const PORT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What epoll says of the eventfd that ends the thread.
 const STOP: u64 = 0;
 /// What epoll says of the listening socket, or of the port.
 const ENDPOINT: u64 = 1;
+/// What epoll says of the eventfd that tells of events to stream.
+const STREAM: u64 = 2;
 /// What epoll says of the first client; the next ones count up.
-const FIRST_CLIENT: u64 = 2;
+const FIRST_CLIENT: u64 = 3;
 
 /// The served control socket. The end of it ends the thread and removes the socket's file.
 pub struct ControlServer {
@@ -91,21 +96,65 @@ struct Commands {
 }
 
 impl Commands {
-    /// Gives `connection` its turn. A reply to `quit` is on its way before the machine ends.
-    fn serve<S: Read + Write>(&self, connection: &mut Connection<S>) -> Next {
+    /// Gives `client` its turn. A reply to `quit` is on its way before the machine ends.
+    fn serve<S: Read + Write>(&self, client: &mut Client<S>) -> Turn {
         let mut quit = false;
-        let next = connection.turn(|line| match Request::parse(line) {
-            Ok(Request::Quit {}) => {
-                quit = true;
-                Reply::done()
+        let mut resubscribed = false;
+        let subscription = &mut client.subscription;
+        let next = client.connection.turn(|line| match Request::parse(line) {
+            Ok((request, id)) => {
+                quit |= matches!(request, Request::Quit {});
+                let reply = self.handler.handle(&request);
+                if let (true, Request::Events(events)) = (reply.ok, request) {
+                    *subscription = Subscription::to(events);
+                    resubscribed = true;
+                }
+                Reply { id, ..reply }
             }
-            Ok(request) => self.handler.handle(&request),
-            Err(error) => Reply::error(format_args!("not a request: {error}")),
+            Err(malformed) => Reply {
+                id: malformed.id,
+                ..Reply::error(malformed.error)
+            },
         });
         if quit {
             (self.on_quit)();
         }
-        next
+        Turn { next, resubscribed }
+    }
+}
+
+/// What came of a client's turn.
+struct Turn {
+    next: Next,
+    /// It wants other events than before.
+    resubscribed: bool,
+}
+
+/// Who is at the other end of a connection, and what it wants.
+struct Client<S> {
+    connection: Connection<S>,
+    subscription: Option<Subscription>,
+}
+
+impl<S: Read + Write> Client<S> {
+    fn new(stream: S, kind: Kind) -> Self {
+        Self {
+            connection: Connection::new(stream, kind),
+            subscription: None,
+        }
+    }
+
+    /// Has the client get those of `lines` that it wants; false if there were none.
+    fn stream(&mut self, lines: &[Line]) -> bool {
+        let Some(subscription) = &mut self.subscription else {
+            return false;
+        };
+        let connection = &mut self.connection;
+        let mut any = false;
+        for line in lines {
+            any |= subscription.offer(line, |line| connection.stream_line(line));
+        }
+        any
     }
 }
 
@@ -113,9 +162,9 @@ impl Commands {
 enum Entrance {
     Socket(SocketFile),
     Port {
-        connection: Connection<File>,
-        /// There is no client, as far as the port has told.
-        deserted: bool,
+        client: Client<File>,
+        /// Since when there is no client, as far as the port has told.
+        deserted: Option<Instant>,
     },
     /// The port broke.
     Closed,
@@ -129,7 +178,7 @@ enum Entrance {
 struct Service {
     entrance: Entrance,
     commands: Commands,
-    clients: BTreeMap<u64, Connection<UnixStream>>,
+    clients: BTreeMap<u64, Client<UnixStream>>,
     next_client: u64,
     epoll: Epoll,
     stop: Arc<(EventFd, AtomicBool)>,
@@ -144,6 +193,7 @@ impl Service {
     ) -> io::Result<Self> {
         let epoll = Epoll::new()?;
         add(&epoll, &stop.0, STOP)?;
+        add(&epoll, commands.handler.stream(), STREAM)?;
         let entrance = match endpoint {
             Endpoint::Socket(socket) => {
                 add(&epoll, &socket.listener, ENDPOINT)?;
@@ -152,8 +202,8 @@ impl Service {
             Endpoint::Port(port) => {
                 add(&epoll, &port, ENDPOINT)?;
                 Entrance::Port {
-                    connection: Connection::new(port, Kind::Port),
-                    deserted: true,
+                    client: Client::new(port, Kind::Port),
+                    deserted: Some(Instant::now()),
                 }
             }
         };
@@ -169,17 +219,12 @@ impl Service {
     }
 
     fn run(&mut self) -> io::Result<()> {
-        let mut events = [EpollEvent::default(); MAX_CLIENTS + 2];
+        let mut events = [EpollEvent::default(); MAX_CLIENTS + 3];
         loop {
             let count = match self.epoll.wait(self.patience(), &mut events) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 result => result?,
             };
-            if count == 0
-                && let Entrance::Port { connection, .. } = &mut self.entrance
-            {
-                connection.forget_unread();
-            }
             for event in &events[..count] {
                 // Not only once for all: each may take as long as a request may.
                 if self.stop.1.load(Ordering::Acquire) {
@@ -187,10 +232,12 @@ impl Service {
                 }
                 match event.data() {
                     STOP => {}
-                    ENDPOINT => self.serve_entrance(event.events())?,
+                    ENDPOINT => self.serve_entrance(Some(event.events()))?,
+                    STREAM => self.stream()?,
                     client => self.serve_client(client)?,
                 }
             }
+            self.desert_port();
         }
     }
 
@@ -198,36 +245,61 @@ impl Service {
     fn patience(&self) -> i32 {
         match &self.entrance {
             Entrance::Port {
-                connection,
-                deserted: true,
-            } if connection.has_unread() => PORT_PATIENCE,
+                client,
+                deserted: Some(since),
+            } if client.connection.has_unread() || client.subscription.is_some() => {
+                let left = PORT_PATIENCE.saturating_sub(since.elapsed());
+                // Rounded up, or the last millisecond would be spent in a hurry.
+                left.as_millis() as i32 + 1
+            }
             _ => -1,
         }
     }
 
-    fn serve_entrance(&mut self, ready: u32) -> io::Result<()> {
-        match &mut self.entrance {
-            Entrance::Socket(_) => self.accept(),
-            Entrance::Port {
-                connection,
-                deserted,
-            } => {
-                *deserted = ready & EventSet::HANG_UP.bits() != 0;
-                if *deserted {
-                    connection.hang_up();
-                }
-                match self.commands.serve(connection) {
-                    Next::Again => rearm(&self.epoll, connection.stream(), ENDPOINT),
-                    Next::Wait => Ok(()),
-                    Next::Close => {
-                        warn!("the control port is gone: this machine takes no more commands");
-                        self.entrance = Entrance::Closed;
-                        Ok(())
+    /// Ends what goes on for a client of the port who has been gone for long.
+    fn desert_port(&mut self) {
+        if let Entrance::Port {
+            client,
+            deserted: Some(since),
+        } = &mut self.entrance
+            && since.elapsed() >= PORT_PATIENCE
+        {
+            client.connection.forget_unread();
+            if client.subscription.take().is_some() {
+                self.observe();
+            }
+        }
+    }
+
+    /// Serves who comes in; `ready` is what epoll says of it, if it was epoll who asked for this.
+    fn serve_entrance(&mut self, ready: Option<u32>) -> io::Result<()> {
+        let turn = match &mut self.entrance {
+            Entrance::Socket(_) => return self.accept(),
+            Entrance::Closed => return Ok(()),
+            Entrance::Port { client, deserted } => {
+                if let Some(ready) = ready {
+                    if ready & EventSet::HANG_UP.bits() == 0 {
+                        *deserted = None;
+                    } else {
+                        deserted.get_or_insert_with(Instant::now);
+                        client.connection.hang_up();
                     }
                 }
+                let turn = self.commands.serve(client);
+                if turn.next == Next::Again {
+                    rearm(&self.epoll, client.connection.stream(), ENDPOINT)?;
+                }
+                turn
             }
-            Entrance::Closed => Ok(()),
+        };
+        if turn.next == Next::Close {
+            warn!("the control port is gone: this machine takes no more commands");
+            self.entrance = Entrance::Closed;
         }
+        if turn.resubscribed || turn.next == Next::Close {
+            self.observe();
+        }
+        Ok(())
     }
 
     fn accept(&mut self) -> io::Result<()> {
@@ -261,8 +333,8 @@ impl Service {
                 continue;
             }
             if add(&self.epoll, &stream, self.next_client).is_ok() {
-                let connection = Connection::new(stream, Kind::Socket);
-                self.clients.insert(self.next_client, connection);
+                let client = Client::new(stream, Kind::Socket);
+                self.clients.insert(self.next_client, client);
                 self.next_client += 1;
             }
         }
@@ -274,15 +346,58 @@ impl Service {
         let Some(client) = self.clients.get_mut(&number) else {
             return Ok(());
         };
-        match self.commands.serve(client) {
-            Next::Again => rearm(&self.epoll, client.stream(), number),
-            Next::Wait => Ok(()),
-            Next::Close => {
-                // Closing the last descriptor takes it out of the epoll set.
-                self.clients.remove(&number);
-                Ok(())
+        let turn = self.commands.serve(client);
+        match turn.next {
+            Next::Again => rearm(&self.epoll, client.connection.stream(), number)?,
+            Next::Wait => {}
+            // Closing the last descriptor takes it out of the epoll set.
+            Next::Close => drop(self.clients.remove(&number)),
+        }
+        if turn.resubscribed || turn.next == Next::Close {
+            self.observe();
+        }
+        Ok(())
+    }
+
+    /// Has the devices tell of just the events that somebody wants.
+    fn observe(&self) {
+        let port = match &self.entrance {
+            Entrance::Port { client, .. } => client.subscription.as_ref(),
+            _ => None,
+        };
+        let sockets = self.clients.values();
+        let subscriptions: Vec<_> = sockets
+            .filter_map(|client| client.subscription.as_ref())
+            .chain(port)
+            .collect();
+        self.commands.handler.observe(&|device| {
+            let mut subscriptions = subscriptions.iter();
+            subscriptions.any(|subscription| subscription.wants(device))
+        });
+    }
+
+    /// Passes on what the devices tell.
+    fn stream(&mut self) -> io::Result<()> {
+        let handler = &self.commands.handler;
+        // The only error there can be is that nothing was new.
+        let _ = handler.stream().read();
+        let lines = handler.take_events();
+        let lines: Vec<_> = lines.into_iter().map(Line::new).collect();
+        let mut ready = Vec::new();
+        for (&number, client) in &mut self.clients {
+            if client.stream(&lines) {
+                ready.push(number);
             }
         }
+        for number in ready {
+            self.serve_client(number)?;
+        }
+        if let Entrance::Port { client, .. } = &mut self.entrance
+            && client.stream(&lines)
+        {
+            self.serve_entrance(None)?;
+        }
+        Ok(())
     }
 }
 

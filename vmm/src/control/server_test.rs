@@ -11,16 +11,71 @@ use std::time::{Duration, Instant};
 use vmm_sys_util::tempdir::TempDir;
 
 use super::*;
-use crate::control::Client;
+use crate::control::reply::EventLine;
+use crate::control::request::{Events, Reset};
+use crate::control::{Client as Caller, examples};
 
-#[derive(Default)]
-struct Counting(AtomicUsize);
+struct Counting {
+    handled: AtomicUsize,
+    stream: EventFd,
+    made: Mutex<Vec<EventLine>>,
+    observed: Mutex<Vec<usize>>,
+}
+
+impl Counting {
+    fn new() -> Self {
+        Self {
+            handled: AtomicUsize::default(),
+            stream: stream(),
+            made: Mutex::default(),
+            observed: Mutex::default(),
+        }
+    }
+
+    /// Device `device` makes an event with this number.
+    fn make(&self, device: usize, sequence: u64) {
+        let mut line = examples::event_line();
+        (line.event.device, line.event.sequence, line.lost) = (device, sequence, 0);
+        self.made.lock().unwrap().push(line);
+        self.stream.write(1).unwrap();
+    }
+
+    fn wait_observed(&self, devices: &[usize]) {
+        let begin = Instant::now();
+        while *self.observed.lock().unwrap() != devices {
+            assert!(begin.elapsed() < Duration::from_secs(10));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
 
 impl Handler for Counting {
-    fn handle(&self, _request: &Request) -> Reply {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Reply::done()
+    fn handle(&self, request: &Request) -> Reply {
+        if !matches!(request, Request::Quit {}) {
+            self.handled.fetch_add(1, Ordering::Relaxed);
+        }
+        match request {
+            Request::Reset(_) => Reply::error("no"),
+            Request::Events(events) if events.devices == Some(vec![9]) => Reply::error("no 9"),
+            _ => Reply::done(),
+        }
     }
+
+    fn observe(&self, wanted: &dyn Fn(usize) -> bool) {
+        *self.observed.lock().unwrap() = (0..3).filter(|&device| wanted(device)).collect();
+    }
+
+    fn stream(&self) -> &EventFd {
+        &self.stream
+    }
+
+    fn take_events(&self) -> Vec<EventLine> {
+        std::mem::take(&mut self.made.lock().unwrap())
+    }
+}
+
+fn stream() -> EventFd {
+    EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).unwrap()
 }
 
 struct Setup {
@@ -35,7 +90,7 @@ fn setup() -> Setup {
     let folder = TempDir::new().unwrap();
     let path = folder.as_path().join("control");
     let (sender, quits) = mpsc::channel();
-    let handled = Arc::new(Counting::default());
+    let handled = Arc::new(Counting::new());
     let on_quit = Box::new(move || sender.send(()).unwrap());
     let endpoint = Endpoint::open(&path).unwrap();
     let server = ControlServer::start(endpoint, handled.clone(), on_quit).unwrap();
@@ -65,18 +120,21 @@ fn line(stream: &mut BufReader<UnixStream>) -> String {
 #[test]
 fn requests_are_answered_and_the_file_goes_with_the_server() {
     let setup = setup();
-    let mut client = Client::connect(&setup.path).unwrap();
+    let mut client = Caller::connect(&setup.path).unwrap();
     for _ in 0..3 {
         let (reply, line) = client.request(&Request::Stats {}).unwrap();
-        assert!(reply.ok && line == r#"{"ok":true}"#);
+        assert!(
+            reply.ok && line.starts_with(r#"{"ok":true,"id":"#),
+            "{line}"
+        );
     }
     let (reply, _) = client.request(&Request::Quit {}).unwrap();
     assert!(reply.ok);
     setup.quits.recv_timeout(Duration::from_secs(10)).unwrap();
-    assert_eq!(setup.handled.0.load(Ordering::Relaxed), 3);
+    assert_eq!(setup.handled.handled.load(Ordering::Relaxed), 3);
     drop(setup.server);
     assert!(!setup.path.exists());
-    assert!(Client::connect(&setup.path).is_err());
+    assert!(Caller::connect(&setup.path).is_err());
 }
 
 #[test]
@@ -89,14 +147,14 @@ fn a_bad_request_gets_an_error_and_does_nothing() {
         .unwrap();
     // All lines have their turn, though nobody takes a reply or sends more meanwhile.
     let begin = Instant::now();
-    while setup.handled.0.load(Ordering::Relaxed) == 0 {
+    while setup.handled.handled.load(Ordering::Relaxed) == 0 {
         assert!(begin.elapsed() < Duration::from_secs(10));
         std::thread::sleep(Duration::from_millis(1));
     }
     assert!(line(&mut client).contains(r#""ok":false"#));
     assert!(line(&mut client).contains("unknown field"));
     assert!(line(&mut client).contains(r#""ok":true"#));
-    assert_eq!(setup.handled.0.load(Ordering::Relaxed), 1);
+    assert_eq!(setup.handled.handled.load(Ordering::Relaxed), 1);
 }
 
 #[test]
@@ -140,7 +198,7 @@ fn a_client_that_does_not_read_hinders_nobody() {
         }
     }
     assert!(sent > 0);
-    let mut client = Client::connect(&setup.path).unwrap();
+    let mut client = Caller::connect(&setup.path).unwrap();
     for _ in 0..10 {
         assert!(client.request(&Request::Stats {}).unwrap().0.ok);
     }
@@ -150,6 +208,7 @@ fn a_client_that_does_not_read_hinders_nobody() {
 struct Slow {
     begun: mpsc::Sender<()>,
     done: Mutex<mpsc::Receiver<()>>,
+    stream: EventFd,
 }
 
 impl Handler for Slow {
@@ -157,6 +216,16 @@ impl Handler for Slow {
         self.begun.send(()).unwrap();
         self.done.lock().unwrap().recv().unwrap();
         Reply::done()
+    }
+
+    fn observe(&self, _wanted: &dyn Fn(usize) -> bool) {}
+
+    fn stream(&self) -> &EventFd {
+        &self.stream
+    }
+
+    fn take_events(&self) -> Vec<EventLine> {
+        Vec::new()
     }
 }
 
@@ -168,7 +237,11 @@ fn the_end_waits_for_one_request_but_not_for_all() {
     let (finish, done) = mpsc::channel();
     let done = Mutex::new(done);
     let endpoint = Endpoint::open(&path).unwrap();
-    let slow = Arc::new(Slow { begun, done });
+    let slow = Arc::new(Slow {
+        begun,
+        done,
+        stream: stream(),
+    });
     let server = ControlServer::start(endpoint, slow, Box::new(|| {})).unwrap();
     let mut clients: Vec<_> = (0..MAX_CLIENTS).map(|_| connect(&path)).collect();
     let ask = |client: &mut BufReader<UnixStream>| {
@@ -199,4 +272,89 @@ fn the_end_waits_for_one_request_but_not_for_all() {
     }
     end.join().unwrap();
     assert!(begins.try_recv().is_err());
+}
+
+fn events(on: bool, devices: Option<Vec<usize>>) -> Request {
+    Request::Events(Events { on, devices })
+}
+
+#[test]
+fn each_client_gets_the_events_that_it_wants() {
+    let setup = setup();
+    let mut first = Caller::connect(&setup.path).unwrap();
+    let mut second = Caller::connect(&setup.path).unwrap();
+    assert!(first.request(&events(true, Some(vec![1]))).unwrap().0.ok);
+    setup.handled.wait_observed(&[1]);
+    assert!(second.request(&events(true, None)).unwrap().0.ok);
+    setup.handled.wait_observed(&[0, 1, 2]);
+    // What is refused changes nothing.
+    assert!(!first.request(&events(true, Some(vec![9]))).unwrap().0.ok);
+    for sequence in 0..4 {
+        setup.handled.make((sequence % 2) as usize, sequence);
+    }
+    let sequences = |client: &mut Caller, count: usize| {
+        let events = (0..count).map(|_| client.event().unwrap().0.event.sequence);
+        events.collect::<Vec<_>>()
+    };
+    assert_eq!(sequences(&mut first, 2), [1, 3]);
+    assert_eq!(sequences(&mut second, 4), [0, 1, 2, 3]);
+    // Requests go on beside the stream.
+    assert!(first.request(&Request::Stats {}).unwrap().0.ok);
+    assert!(second.request(&events(false, None)).unwrap().0.ok);
+    setup.handled.wait_observed(&[1]);
+    drop(first);
+    setup.handled.wait_observed(&[]);
+}
+
+#[test]
+fn who_does_not_read_events_hinders_nobody_and_is_told() {
+    /// More than fits into any buffer on the way.
+    const EVENTS: u64 = 20_000;
+    let setup = setup();
+    let mut slow = Caller::connect(&setup.path).unwrap();
+    let mut other = Caller::connect(&setup.path).unwrap();
+    assert!(slow.request(&events(true, None)).unwrap().0.ok);
+    for sequence in 0..EVENTS {
+        setup.handled.make(0, sequence);
+    }
+    assert!(other.request(&Request::Stats {}).unwrap().0.ok);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // The line that tells of the loss needs an event to come with.
+        scope.spawn(|| {
+            for sequence in EVENTS.. {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                setup.handled.make(0, sequence);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let mut expected = 0;
+        loop {
+            let line = slow.event().unwrap().0;
+            assert_eq!(line.event.sequence, expected + line.lost);
+            expected = line.event.sequence + 1;
+            if line.lost > 0 {
+                break;
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_refusal_has_the_id_too() {
+    let setup = setup();
+    let mut client = Caller::connect(&setup.path).unwrap();
+    let (reply, _) = client
+        .request(&Request::Reset(Reset { device: 0 }))
+        .unwrap();
+    assert_eq!((reply.ok, reply.error.as_deref()), (false, Some("no")));
+    let mut stream = connect(&setup.path);
+    stream
+        .get_mut()
+        .write_all(b"{\"id\":5,\"command\":\"x\"}\n")
+        .unwrap();
+    assert!(line(&mut stream).contains(r#""ok":false,"id":5,"#));
 }

@@ -10,9 +10,9 @@
 //! Both read as ones, like ports where nothing is.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
 
 use crate::machine::bus::{BusDevice, Outcome, Stop};
+use crate::machine::clock::Clock;
 use crate::machine::events::{Event, Events};
 
 /// Longer names are cut off here.
@@ -23,7 +23,7 @@ const MARKS_MAX: usize = 64;
 /// The device. Its lock covers the name that is being written and the number of marks; it is taken
 /// on vCPU threads and a leaf: nothing is locked inside it.
 pub struct ExitDevice {
-    start: Instant,
+    clock: Clock,
     events: Events,
     timeline: Mutex<Timeline>,
 }
@@ -35,10 +35,10 @@ struct Timeline {
 }
 
 impl ExitDevice {
-    /// A device whose marks count from `start` and are told to `events`.
-    pub fn new(start: Instant, events: Events) -> Self {
+    /// A device whose marks have the time of `clock` and are told to `events`.
+    pub fn new(clock: Clock, events: Events) -> Self {
         Self {
-            start,
+            clock,
             events,
             timeline: Mutex::default(),
         }
@@ -58,7 +58,7 @@ impl BusDevice for ExitDevice {
                 if let Some(name) = timeline.take(character) {
                     self.events.send(Event::Mark {
                         name,
-                        at: self.start.elapsed(),
+                        at: self.clock.elapsed(),
                     });
                 }
             }
@@ -88,11 +88,16 @@ impl Timeline {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     fn device() -> (ExitDevice, std::sync::mpsc::Receiver<Event>) {
         let (events, receiver) = Events::channel();
-        (ExitDevice::new(Instant::now(), events), receiver)
+        (
+            ExitDevice::new(Clock::new(Instant::now()), events),
+            receiver,
+        )
     }
 
     fn names(receiver: &std::sync::mpsc::Receiver<Event>) -> Vec<String> {

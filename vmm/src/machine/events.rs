@@ -21,7 +21,7 @@ pub enum Event {
     Mark {
         /// What the guest calls it.
         name: String,
-        /// When, since the VMM's start.
+        /// When, since the VMM's start, without pauses.
         at: Duration,
     },
     /// The guest kernel's line that reports a panic.

@@ -5,6 +5,7 @@
 pub mod acpi;
 pub mod bus;
 pub mod bzimage;
+pub mod clock;
 pub mod command_line;
 mod cpuid;
 pub mod events;
@@ -13,6 +14,7 @@ pub mod kernel;
 pub mod layout;
 pub mod memory;
 pub mod pvh;
+pub mod run_control;
 mod vcpu;
 pub mod vcpus;
 

@@ -3,7 +3,6 @@
 //! A virtual CPU: its state at the kernel's PVH entry point, and its run loop.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use kvm_bindings::{
     CpuId, KVM_INTERNAL_ERROR_DELIVERY_EV, KVM_INTERNAL_ERROR_EMULATION, Msrs, kvm_msr_entry,
@@ -17,6 +16,7 @@ use super::bus::{Bus, Outcome};
 use super::events::Event;
 use super::layout;
 use super::memory::Memory;
+use super::run_control::{RunControl, Turn};
 
 const CR0_PROTECTED: u64 = 1 << 0;
 const CR0_EXTENSION_TYPE: u64 = 1 << 4;
@@ -118,18 +118,28 @@ impl Vcpu {
         self.fd.set_regs(&regs).map_err(error("set the registers"))
     }
 
-    /// Runs until the machine stops or `stop` is set, and returns why unless it was `stop`.
-    ///
-    /// Whoever sets `stop` sends this thread a signal as well, so that the guest is left.
-    pub fn run(mut self, stop: &AtomicBool) -> Option<Event> {
-        while !stop.load(Ordering::Acquire) {
+    /// Runs until the machine stops or `control` ends it, and returns why unless it was `control`.
+    pub fn run(mut self, control: &RunControl) -> Option<Event> {
+        let seat = control.seat();
+        loop {
+            match seat.turn() {
+                Turn::Run => {}
+                Turn::Resume => self.tell_of_pause(),
+                Turn::End => return None,
+            }
             match self.run_once() {
                 Ok(Outcome::Done) => {}
                 Ok(Outcome::Stop(stop)) => return Some(Event::Stop(stop)),
                 Err(event) => return Some(event),
             }
         }
-        None
+    }
+
+    /// Has the guest's kernel know that it stood still, so that its watchdogs do not take the pause
+    /// for a lockup.
+    fn tell_of_pause(&self) {
+        // Without kvmclock the guest cannot be told; then its watchdogs may complain.
+        let _ = self.fd.kvmclock_ctrl();
     }
 
     fn run_once(&mut self) -> Result<Outcome, Event> {

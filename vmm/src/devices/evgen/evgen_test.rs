@@ -5,8 +5,9 @@
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use lockstorm_device_model::abi::event::PAYLOAD_SIZE;
 use lockstorm_device_model::abi::identity::{MSIX_BAR, REGISTER_BAR};
 use lockstorm_device_model::abi::registers::{CONTROL_RESET, Register};
 use vm_memory::GuestAddress;
@@ -85,21 +86,25 @@ impl WriteCounter for Counter {
 }
 
 fn setup(counter: Counter, devices: usize) -> (Arc<Counter>, EvgenHost) {
+    setup_with(counter, devices, &Clock::new(Instant::now()))
+}
+
+fn setup_with(counter: Counter, devices: usize, clock: &Clock) -> (Arc<Counter>, EvgenHost) {
     let counter = Arc::new(counter);
+    let host = start(counter.clone(), devices, Config::default(), clock);
+    (counter, host)
+}
+
+/// Devices that no guest drives, for other tests.
+pub fn without_kvm(devices: usize, config: Config, clock: &Clock) -> EvgenHost {
+    start(Arc::new(Counter::default()), devices, config, clock)
+}
+
+fn start(counter: Arc<Counter>, devices: usize, config: Config, clock: &Clock) -> EvgenHost {
     let memory = Memory::from_ranges(&[(GuestAddress(0), 0x1_0000)]).unwrap();
     let router = Arc::new(InterruptRouter::new(Arc::new(NoInterrupts)));
-    let config = Config::default();
     let (events, _) = Events::channel();
-    let host = EvgenHost::with_counter(
-        counter.clone(),
-        router,
-        &memory,
-        devices,
-        config,
-        Instant::now(),
-        events,
-    );
-    (counter, host.unwrap())
+    EvgenHost::with_counter(counter, router, &memory, devices, config, clock, events).unwrap()
 }
 
 fn doorbell(bar: u64, ring: usize) -> u64 {
@@ -174,7 +179,7 @@ fn the_worker_serves_doorbells_and_storms() {
     wait_until("doorbells", || !counter.waiting(doorbell(BAR, 0)));
     assert_eq!(count(1), 4);
 
-    host.start_storm(&storm(1000)).unwrap();
+    host.start_storm(&storm(), None).unwrap();
     wait_until("a storm", || count(0) > 20 && count(1) > 20);
     host.stop_storm();
     let before = (count(0), count(1));
@@ -182,6 +187,57 @@ fn the_worker_serves_doorbells_and_storms() {
     assert_eq!((count(0), count(1)), before);
     host.stop();
     host.stop();
+}
+
+#[test]
+fn while_the_clock_stands_still_a_storm_does_too() {
+    let clock = Clock::new(Instant::now());
+    let (_, host) = setup_with(Counter::default(), 1, &clock);
+    host.start_storm(&storm(), None).unwrap();
+    let count = || host.stats()[0].rings[0].generated;
+    wait_until("a storm", || count() > 20);
+    clock.stop();
+    host.stand_still();
+    let before = count();
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(count(), before);
+    // What the host asks for is done all the same.
+    host.inject(0, one(0)).unwrap();
+    assert_eq!(count(), before + 1);
+    std::thread::sleep(Duration::from_millis(5));
+    assert_eq!(count(), before + 1);
+    let elapsed = host.stats()[0].storm.unwrap().elapsed;
+    clock.go_on();
+    host.go_on();
+    wait_until("the storm again", || count() > before + 20);
+    assert!(host.stats()[0].storm.unwrap().elapsed > elapsed);
+}
+
+#[test]
+fn what_is_observed_is_told_once_and_in_order() {
+    let (_, host) = setup(Counter::default(), 2);
+    host.inject(0, one(0)).unwrap();
+    host.observe(&|device| device == 1);
+    host.inject(0, one(0)).unwrap();
+    host.inject(
+        1,
+        Injection {
+            count: 600,
+            ..one(2)
+        },
+    )
+    .unwrap();
+    host.withhold(1, 3, 1).unwrap();
+    let told = host.feed().take();
+    let sequences: Vec<_> = told
+        .iter()
+        .map(|told| (told.device, told.made.event.ring, told.made.event.sequence))
+        .collect();
+    assert_eq!(sequences, (0..600).map(|n| (1, 2, n)).collect::<Vec<_>>());
+    assert!(told.iter().all(|told| told.lost == 0));
+    host.observe(&|_| false);
+    host.inject(1, one(2)).unwrap();
+    assert!(host.feed().take().is_empty());
 }
 
 /// A worker that is behind takes the device again and again.
@@ -217,44 +273,40 @@ fn whoever_waits_for_a_device_is_next() {
 fn a_command_that_cannot_be_done_changes_nothing() {
     let (_, host) = setup(Counter::default(), 2);
     let before = host.stats();
-    let with = |change: fn(&mut StormRequest)| {
-        let mut request = storm(1000);
-        change(&mut request);
-        host.start_storm(&request).unwrap_err().to_string()
+    let start = |storm: &Storm, devices: &[usize]| {
+        let error = host.start_storm(storm, Some(devices)).unwrap_err();
+        error.to_string()
     };
+    let fifth = "[[phase]]\npattern = 'periodic'\nrate = 1\nvectors = [4]\nduration_ms = 1";
+    let fifth = Storm::from_toml(fifth).unwrap();
     for (message, part) in [
         (
-            host.inject(2, 0, 0, 1).unwrap_err().to_string(),
+            host.inject(2, one(0)).unwrap_err().to_string(),
             "no device 2",
         ),
         (
-            host.inject(usize::MAX, 0, 0, 1).unwrap_err().to_string(),
+            host.inject(usize::MAX, one(0)).unwrap_err().to_string(),
             "no device",
         ),
-        (
-            host.inject(1, 4, 0, 1).unwrap_err().to_string(),
-            "no ring 4",
-        ),
+        (host.inject(1, one(4)).unwrap_err().to_string(), "no ring 4"),
         (
             host.withhold(0, usize::MAX, 1).unwrap_err().to_string(),
             "no ring",
         ),
-        (with(|storm| storm.rate = 0), "rate"),
-        (with(|storm| storm.rate = u32::MAX), "rate"),
-        (with(|storm| storm.burst = 4097), "burst"),
-        (with(|storm| storm.seconds = 0), "duration_ms"),
-        (with(|storm| storm.seconds = u32::MAX), "duration"),
         (
-            with(|storm| storm.devices = Some(vec![])),
-            "names no device",
+            host.inject_fault(0, 4, Fault::LostInterrupt, 1)
+                .unwrap_err()
+                .to_string(),
+            "no ring 4",
         ),
         (
-            with(|storm| storm.devices = Some(vec![0, 2])),
-            "no device 2",
+            host.hold_vector(0, 5, true).unwrap_err().to_string(),
+            "no vector 5",
         ),
-        (with(|storm| storm.rings = Some(vec![])), "vectors"),
-        (with(|storm| storm.rings = Some(vec![0, 4])), "names 4"),
-        (with(|storm| storm.rings = Some(vec![0, 255])), "vectors"),
+        (host.reset(2).unwrap_err().to_string(), "no device 2"),
+        (start(&fifth, &[0, 1]), "only rings 0 to 3"),
+        (start(&storm(), &[]), "no device is named"),
+        (start(&storm(), &[0, 2]), "no device 2"),
     ] {
         assert!(message.contains(part), "{message}");
     }
@@ -264,14 +316,12 @@ fn a_command_that_cannot_be_done_changes_nothing() {
 #[test]
 fn a_storm_takes_the_devices_and_rings_it_names_and_only_if_all_are_free() {
     let (_, host) = setup(Counter::default(), 3);
-    let request = StormRequest {
-        devices: Some(vec![1, 1]),
-        rings: Some(vec![2]),
-        ..storm(1000)
-    };
-    host.start_storm(&request).unwrap();
+    let third =
+        "[[phase]]\npattern = 'periodic'\nrate = 1000\nvectors = [2]\nduration_ms = 3_600_000";
+    let third = Storm::from_toml(third).unwrap();
+    host.start_storm(&third, Some(&[1, 1])).unwrap();
     assert!(matches!(
-        host.start_storm(&storm(1000)),
+        host.start_storm(&storm(), None),
         Err(CommandError::Storm { device: 1, .. })
     ));
     wait_until("the storm", || host.stats()[1].rings[2].generated > 0);
@@ -281,14 +331,19 @@ fn a_storm_takes_the_devices_and_rings_it_names_and_only_if_all_are_free() {
     }
 }
 
-fn storm(rate: u32) -> StormRequest {
-    StormRequest {
-        rate,
-        burst: 1,
-        seconds: 3600,
-        seed: 1,
-        devices: None,
-        rings: None,
+fn storm() -> Storm {
+    let storm = "[[phase]]\npattern = 'periodic'\nrate = 1000\nduration_ms = 3_600_000";
+    Storm::from_toml(storm).unwrap()
+}
+
+/// One event on this ring.
+fn one(ring: usize) -> Injection {
+    Injection {
+        ring,
+        kind: 0,
+        payload: [0; PAYLOAD_SIZE],
+        count: 1,
+        acknowledge: false,
     }
 }
 

@@ -5,7 +5,6 @@
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use lockstorm_device_model::abi::identity::{MSIX_BAR, REGISTER_BAR};
 use lockstorm_device_model::{Config, ConfigError, ConfigOutcome, Evgen};
@@ -13,7 +12,10 @@ use lockstorm_device_model::{Config, ConfigError, ConfigOutcome, Evgen};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::doorbells::{Doorbells, WriteCounter};
+use super::feed::Feed;
+use super::latencies::Latencies;
 use crate::machine::bus::Outcome;
+use crate::machine::clock::Clock;
 use crate::machine::interrupts::{InterruptRouter, KvmMsiSink};
 use crate::machine::memory::Memory;
 use crate::pci::{AddressWidth, MemoryBar, PciFunction};
@@ -24,13 +26,28 @@ struct State {
     doorbells: Doorbells,
     /// When the worker believes that the device is to be called next.
     announced: Option<u64>,
+    latencies: Option<Latencies>,
+    /// Whether the feed is to be told of each event.
+    observed: bool,
+}
+
+/// What a device is told about where it is.
+pub(super) struct Place {
+    /// Its number among the machine's devices.
+    pub number: usize,
+    /// The guest's memory.
+    pub memory: Memory,
+    /// The time that it goes by.
+    pub clock: Clock,
+    /// Whom it tells of its events.
+    pub feed: Arc<Feed>,
 }
 
 /// An evgen device in its VM.
 ///
 /// `state` covers the device and what KVM watches of it. vCPUs take it in a trap, the worker when a
 /// doorbell rang or a storm goes on, the control socket's thread for a command; each for a bounded
-/// piece of work. Inside it the interrupt router's lock may be taken, and no other.
+/// piece of work. Inside it the interrupt router's lock may be taken, and the feed's; no other.
 ///
 /// `turn` is held by whoever waits for `state`, and only while waiting. Without it, a worker that
 /// is behind in a storm would let go of `state` and have it again before anybody who sleeps on it
@@ -40,18 +57,16 @@ pub(super) struct EvgenFunction {
     state: Mutex<State>,
     /// Wakes the worker because something is due earlier than it believes.
     earlier: EventFd,
-    memory: Memory,
-    started: Instant,
+    place: Place,
 }
 
 impl EvgenFunction {
-    /// A device that takes the time since `started` for the time.
+    /// A device in its place.
     pub(super) fn new(
         config: Config,
         router: Arc<InterruptRouter>,
         counter: Arc<dyn WriteCounter>,
-        memory: Memory,
-        started: Instant,
+        place: Place,
     ) -> Result<Self, NewError> {
         Ok(Self {
             turn: Mutex::default(),
@@ -59,11 +74,12 @@ impl EvgenFunction {
                 device: Evgen::new(config, KvmMsiSink::new(router)).map_err(NewError::Config)?,
                 doorbells: Doorbells::new(counter, config.rings).map_err(NewError::Eventfd)?,
                 announced: None,
+                latencies: None,
+                observed: false,
             }),
             earlier: EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)
                 .map_err(NewError::Eventfd)?,
-            memory,
-            started,
+            place,
         })
     }
 
@@ -75,7 +91,7 @@ impl EvgenFunction {
         &self,
         action: impl FnOnce(&mut Evgen<KvmMsiSink>, &Memory, u64) -> T,
     ) -> T {
-        self.with_state(|state, now| action(&mut state.device, &self.memory, now))
+        self.with_state(|state, now| action(&mut state.device, &self.place.memory, now))
     }
 
     /// The eventfds that call for the worker; they live as long as the device. Being lent the
@@ -88,22 +104,40 @@ impl EvgenFunction {
         })
     }
 
-    /// Does what is due, for the worker; gives when it is to be called next.
+    /// Does what is due, for the worker; gives when it is to be called next. While the clock stands
+    /// still nothing is done, and what is due stays so.
     pub(super) fn advance(&self) -> Option<u64> {
         self.with_state(|state, now| {
             // The only error there can be is that nobody has written to it.
             let _ = self.earlier.read();
-            state.announced = state.device.advance(&self.memory, now);
+            state.announced = if self.place.clock.is_stopped() {
+                state.device.due()
+            } else {
+                state.device.advance(&self.place.memory, now)
+            };
             state.announced
         })
+    }
+
+    /// All latencies measured so far.
+    pub(super) fn latencies(&self) -> Option<Latencies> {
+        self.with_state(|state, _| state.latencies.clone())
+    }
+
+    /// Tells the feed of each event from now on, or of none any more.
+    pub(super) fn observe(&self, on: bool) {
+        self.with_state(|state, _| {
+            state.device.observe(on);
+            state.observed = on;
+        });
     }
 
     fn with_state<T>(&self, action: impl FnOnce(&mut State, u64) -> T) -> T {
         let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         drop(turn);
-        let now = self.started.elapsed().as_nanos() as u64;
-        serve_doorbells(&mut state, &self.memory, now);
+        let now = self.place.clock.now();
+        serve_doorbells(&mut state, &self.place.memory, now);
         let result = action(&mut state, now);
         let due = state.device.due();
         if due.is_some_and(|due| state.announced.is_none_or(|announced| due < announced)) {
@@ -111,7 +145,17 @@ impl EvgenFunction {
             // A full counter is the only error there can be, and that wakes too.
             let _ = self.earlier.write(1);
         }
+        self.fetch(&mut state);
         result
+    }
+
+    /// Fetches what the device has to tell.
+    fn fetch(&self, state: &mut State) {
+        Latencies::add(&mut state.latencies, &state.device.take_latencies());
+        if state.observed {
+            let (made, lost) = state.device.take_made();
+            self.place.feed.push(self.place.number, made, lost);
+        }
     }
 }
 
@@ -171,7 +215,7 @@ impl PciFunction for EvgenFunction {
             self.with_state(|state, now| {
                 state.doorbells.follow(address);
                 // What rang while KVM was told to stop.
-                serve_doorbells(state, &self.memory, now);
+                serve_doorbells(state, &self.place.memory, now);
             });
         }
     }

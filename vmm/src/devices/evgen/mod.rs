@@ -3,78 +3,31 @@
 //! The evgen devices of a machine: on the PCI bus for the guest, and for commands from the host.
 
 mod doorbells;
+mod error;
+mod feed;
 mod function;
-mod storm;
+mod latencies;
 mod worker;
 
-use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use kvm_ioctls::VmFd;
-use lockstorm_device_model::abi::event::PAYLOAD_SIZE;
-use lockstorm_device_model::{Config, Injection, NoSuchRing, Stats, StormError};
-use thiserror::Error;
+use lockstorm_device_model::{Config, Fault, Injection, Stats, Storm, StormError};
 
+use crate::machine::clock::Clock;
 use crate::machine::events::Events;
 use crate::machine::interrupts::InterruptRouter;
 use crate::machine::memory::Memory;
 use crate::pci::PciFunction;
 use doorbells::WriteCounter;
-use function::{EvgenFunction, NewError};
-pub use storm::StormRequest;
+pub use error::{CommandError, StartError};
+pub use feed::{Feed, Observed};
+use function::{EvgenFunction, Place};
+pub use latencies::Latencies;
 use worker::Worker;
 
 /// Events injected while the device is kept from others.
 const INJECT_BATCH: u32 = 256;
-
-/// Devices that cannot be made.
-#[derive(Debug, Error)]
-pub enum StartError {
-    /// One of them cannot.
-    #[error("cannot make evgen device {device}: {source}")]
-    Device {
-        /// Which one.
-        device: usize,
-        /// Why.
-        source: NewError,
-    },
-    /// Their thread cannot.
-    #[error("cannot start the thread that serves evgen devices: {0}")]
-    Worker(#[source] io::Error),
-}
-
-/// A command that cannot be done. Nothing has changed then.
-#[derive(Debug, Error, PartialEq, Eq)]
-pub enum CommandError {
-    /// There is no such device.
-    #[error("there is no device {device}: the machine has {devices}, counted from 0")]
-    NoSuchDevice {
-        /// What was asked for.
-        device: usize,
-        /// How many there are.
-        devices: usize,
-    },
-    /// The device has no such ring.
-    #[error("device {device}: {source}")]
-    NoSuchRing {
-        /// Which device.
-        device: usize,
-        /// What it says.
-        source: NoSuchRing,
-    },
-    /// The device does not start this storm.
-    #[error("device {device}: {source}")]
-    Storm {
-        /// Which device.
-        device: usize,
-        /// What it says.
-        source: StormError,
-    },
-    /// A storm on no device.
-    #[error("the storm names no device: leave `devices` out to mean all")]
-    NoDevices,
-}
 
 /// All evgen devices of a machine.
 ///
@@ -83,24 +36,24 @@ pub enum CommandError {
 pub struct EvgenHost {
     functions: Vec<Arc<EvgenFunction>>,
     router: Arc<InterruptRouter>,
+    feed: Arc<Feed>,
     worker: Worker,
     storms: Mutex<()>,
 }
 
 impl EvgenHost {
-    /// Makes `devices` devices, which work for the guest in `memory` and take the time since
-    /// `started` for the time, and starts the thread that serves them. `events` is told if that
-    /// cannot go on.
+    /// Makes `devices` devices, which work for the guest in `memory` and go by `clock`, and starts
+    /// the thread that serves them. `events` is told if that cannot go on.
     pub fn start(
         vm: Arc<VmFd>,
         router: Arc<InterruptRouter>,
         memory: &Memory,
         devices: usize,
         config: Config,
-        started: Instant,
+        clock: &Clock,
         events: Events,
     ) -> Result<Self, StartError> {
-        Self::with_counter(vm, router, memory, devices, config, started, events)
+        Self::with_counter(vm, router, memory, devices, config, clock, events)
     }
 
     fn with_counter(
@@ -109,22 +62,28 @@ impl EvgenHost {
         memory: &Memory,
         devices: usize,
         config: Config,
-        started: Instant,
+        clock: &Clock,
         events: Events,
     ) -> Result<Self, StartError> {
+        let feed = Arc::new(Feed::new().map_err(StartError::Feed)?);
         let functions = (0..devices)
             .map(|device| {
-                let (router, counter) = (Arc::clone(&router), Arc::clone(&counter));
-                EvgenFunction::new(config, router, counter, memory.clone(), started)
+                let place = Place {
+                    number: device,
+                    memory: memory.clone(),
+                    clock: clock.clone(),
+                    feed: Arc::clone(&feed),
+                };
+                EvgenFunction::new(config, Arc::clone(&router), Arc::clone(&counter), place)
                     .map(Arc::new)
                     .map_err(|source| StartError::Device { device, source })
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let worker =
-            Worker::start(functions.clone(), started, events).map_err(StartError::Worker)?;
+        let worker = Worker::start(functions.clone(), clock, events).map_err(StartError::Worker)?;
         Ok(Self {
             functions,
             router,
+            feed,
             worker,
             storms: Mutex::default(),
         })
@@ -136,34 +95,17 @@ impl EvgenHost {
         functions.map(|function| Arc::clone(function) as Arc<dyn PciFunction>)
     }
 
-    /// Makes `count` events of `kind` on a ring.
-    pub fn inject(
-        &self,
-        device: usize,
-        ring: usize,
-        kind: u16,
-        count: u32,
-    ) -> Result<(), CommandError> {
+    /// Makes events on a ring, some of them at a time so that others have their turn in between.
+    pub fn inject(&self, device: usize, injection: Injection) -> Result<(), CommandError> {
         let function = self.function(device)?;
-        let mut left = count;
+        let mut left = injection.count;
         while left > 0 {
-            let batch = left.min(INJECT_BATCH);
+            let count = left.min(INJECT_BATCH);
+            let batch = Injection { count, ..injection };
             function
-                .with_device(|evgen, memory, now| {
-                    evgen.inject(
-                        memory,
-                        &Injection {
-                            ring,
-                            kind,
-                            payload: [0; PAYLOAD_SIZE],
-                            count: batch,
-                            acknowledge: false,
-                        },
-                        now,
-                    )
-                })
+                .with_device(|evgen, memory, now| evgen.inject(memory, &batch, now))
                 .map_err(|source| CommandError::NoSuchRing { device, source })?;
-            left -= batch;
+            left -= count;
         }
         Ok(())
     }
@@ -175,34 +117,56 @@ impl EvgenHost {
             .map_err(|source| CommandError::NoSuchRing { device, source })
     }
 
-    /// Starts a storm on all the devices that it names, or on none.
-    pub fn start_storm(&self, request: &StormRequest) -> Result<(), CommandError> {
+    /// Lets `fault` befall a ring or its next `count` events, or the device now.
+    pub fn inject_fault(
+        &self,
+        device: usize,
+        ring: usize,
+        fault: Fault,
+        count: u32,
+    ) -> Result<(), CommandError> {
+        self.function(device)?
+            .with_device(|evgen, memory, now| evgen.inject_fault(memory, ring, fault, count, now))
+            .map_err(|source| CommandError::NoSuchRing { device, source })
+    }
+
+    /// Keeps the interrupts of a vector pending, or lets them go.
+    pub fn hold_vector(&self, device: usize, vector: u16, held: bool) -> Result<(), CommandError> {
+        self.function(device)?
+            .with_device(|evgen, _, _| evgen.hold_vector(vector, held))
+            .map_err(|source| CommandError::NoSuchVector { device, source })
+    }
+
+    /// Ends all faults of a device and has it reset itself.
+    pub fn reset(&self, device: usize) -> Result<(), CommandError> {
+        self.function(device)?
+            .with_device(|evgen, memory, now| evgen.host_reset(memory, now));
+        Ok(())
+    }
+
+    /// Starts a storm on `devices`, or on all of them, or on none if it cannot start.
+    pub fn start_storm(
+        &self,
+        storm: &Storm,
+        devices: Option<&[usize]>,
+    ) -> Result<(), CommandError> {
         let _storms = self.storms.lock().unwrap_or_else(PoisonError::into_inner);
-        let devices = match &request.devices {
-            None => (0..self.functions.len()).collect(),
-            Some(devices) => distinct(devices),
-        };
-        if devices.is_empty() {
-            return Err(CommandError::NoDevices);
-        }
+        let devices = self.named(devices)?;
         for &device in &devices {
-            let running = self
+            let stats = self
                 .function(device)?
                 .with_device(|evgen, _, _| evgen.stats());
-            if running.storm.is_some_and(|storm| storm.running) {
+            if stats.storm.is_some_and(|storm| storm.running) {
                 return Err(CommandError::Storm {
                     device,
                     source: StormError::Running,
                 });
             }
         }
-        let storm = request.to_storm();
         for &device in &devices {
             // All devices are alike, so what the first one takes they all take.
             self.function(device)?
-                .with_device(|evgen, _, now| {
-                    evgen.start_storm(storm.as_ref().map_err(Clone::clone)?, device as u64, now)
-                })
+                .with_device(|evgen, _, now| evgen.start_storm(storm, device as u64, now))
                 .map_err(|source| CommandError::Storm { device, source })?;
         }
         Ok(())
@@ -224,6 +188,56 @@ impl EvgenHost {
             .collect()
     }
 
+    /// From the raising of an interrupt to its acknowledgement, by device; `None` where nothing was
+    /// acknowledged yet.
+    pub fn latencies(&self) -> Vec<Option<Latencies>> {
+        let functions = self.functions.iter();
+        functions.map(|function| function.latencies()).collect()
+    }
+
+    /// Has those devices tell [`Self::feed`] of each event they make that are `wanted`, and the
+    /// others not.
+    pub fn observe(&self, wanted: &dyn Fn(usize) -> bool) {
+        for (device, function) in self.functions.iter().enumerate() {
+            function.observe(wanted(device));
+        }
+    }
+
+    /// Where observed devices tell of their events.
+    pub fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    /// After the clock has been stopped: waits until no device goes by an earlier look at it. From
+    /// then on nothing is done that is due.
+    pub fn stand_still(&self) {
+        for function in &self.functions {
+            function.with_device(|_, _, _| ());
+        }
+    }
+
+    /// After the clock goes on: has what is due be done.
+    pub fn go_on(&self) {
+        self.worker.wake();
+    }
+
+    /// The devices that are named, each once and in order: all if `None`.
+    pub fn named(&self, devices: Option<&[usize]>) -> Result<Vec<usize>, CommandError> {
+        let Some(devices) = devices else {
+            return Ok((0..self.functions.len()).collect());
+        };
+        if devices.is_empty() {
+            return Err(CommandError::NoDevices);
+        }
+        let mut devices = devices.to_vec();
+        devices.sort_unstable();
+        devices.dedup();
+        for &device in &devices {
+            self.function(device)?;
+        }
+        Ok(devices)
+    }
+
     /// Interrupts that the devices sent and the host lost. Zero on a sound host.
     pub fn interrupts_lost(&self) -> u64 {
         self.router.failures()
@@ -243,13 +257,8 @@ impl EvgenHost {
     }
 }
 
-fn distinct(devices: &[usize]) -> Vec<usize> {
-    let mut devices = devices.to_vec();
-    devices.sort_unstable();
-    devices.dedup();
-    devices
-}
-
 #[cfg(test)]
 #[path = "evgen_test.rs"]
 mod tests;
+#[cfg(test)]
+pub use tests::without_kvm;

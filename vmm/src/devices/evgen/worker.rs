@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tracing::error;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
@@ -15,6 +15,7 @@ use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::timerfd::TimerFd;
 
 use super::function::EvgenFunction;
+use crate::machine::clock::Clock;
 use crate::machine::events::{Event, Events};
 
 /// What epoll says of the eventfd that stops the worker; those of a device say its index.
@@ -40,14 +41,14 @@ impl Worker {
     /// Starts the thread. `events` is told if it cannot go on, as nothing is served then.
     pub(super) fn start(
         functions: Vec<Arc<EvgenFunction>>,
-        started: Instant,
+        clock: &Clock,
         events: Events,
     ) -> io::Result<Self> {
         let signal = Arc::new(Signal {
             wake: EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?,
             stop: AtomicBool::new(false),
         });
-        let mut service = Service::new(functions, Arc::clone(&signal), started)?;
+        let mut service = Service::new(functions, Arc::clone(&signal), clock)?;
         let thread = std::thread::Builder::new()
             .name("evgen".to_owned())
             .spawn(move || service.run(&events))?;
@@ -57,11 +58,16 @@ impl Worker {
         })
     }
 
+    /// Has the worker look at the clock again, which goes on after it stood still.
+    pub(super) fn wake(&self) {
+        // A full counter is the only error there can be, and that wakes too.
+        let _ = self.signal.wake.write(1);
+    }
+
     /// Ends the thread; when this returns it touches nothing any more.
     pub(super) fn stop(&self) {
         self.signal.stop.store(true, Ordering::Release);
-        // A full counter is the only error there can be, and that wakes too.
-        let _ = self.signal.wake.write(1);
+        self.wake();
         let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if thread.take().is_some_and(|thread| thread.join().is_err()) {
             error!("the thread that serves doorbells and storms has panicked");
@@ -87,14 +93,14 @@ struct Service {
     signal: Arc<Signal>,
     epoll: Epoll,
     timer: TimerFd,
-    started: Instant,
+    clock: Clock,
 }
 
 impl Service {
     fn new(
         functions: Vec<Arc<EvgenFunction>>,
         signal: Arc<Signal>,
-        started: Instant,
+        clock: &Clock,
     ) -> io::Result<Self> {
         let epoll = Epoll::new()?;
         let timer = TimerFd::new()?;
@@ -120,7 +126,7 @@ impl Service {
             signal,
             epoll,
             timer,
-            started,
+            clock: clock.clone(),
         })
     }
 
@@ -171,9 +177,11 @@ impl Service {
         Ok(())
     }
 
-    /// Sets the timer to what is due next; true if something is due already.
+    /// Sets the timer to what is due next; true if something is due already. While the clock stands
+    /// still nothing becomes due, and whoever starts it wakes the worker.
     fn arm(&mut self) -> io::Result<bool> {
-        let Some(due) = self.clients.iter().filter_map(|client| client.due).min() else {
+        let due = self.clients.iter().filter_map(|client| client.due).min();
+        let Some(due) = due.filter(|_| !self.clock.is_stopped()) else {
             self.timer.clear()?;
             return Ok(false);
         };
@@ -185,7 +193,7 @@ impl Service {
     }
 
     fn now(&self) -> u64 {
-        self.started.elapsed().as_nanos() as u64
+        self.clock.now()
     }
 }
 
@@ -199,7 +207,8 @@ mod tests {
             wake: EventFd::new(libc::EFD_NONBLOCK).unwrap(),
             stop: AtomicBool::new(false),
         });
-        let mut service = Service::new(Vec::new(), Arc::clone(&signal), Instant::now()).unwrap();
+        let clock = Clock::new(std::time::Instant::now());
+        let mut service = Service::new(Vec::new(), Arc::clone(&signal), &clock).unwrap();
         // SAFETY: both are open; what `epoll` was goes, and nothing else refers to it.
         let result = unsafe { libc::dup2(signal.wake.as_raw_fd(), service.epoll.as_raw_fd()) };
         assert!(result >= 0);

@@ -13,14 +13,16 @@ use clap::{Parser, Subcommand};
 /// driver's own. Readers are blocking and non-blocking in turn. A storm from the host may rage at
 /// the same time: the machine starts it when told that all is ready, if asked to on its own command
 /// line. Then everything must fall quiet, the readers drain the devices, and the figures of the
-/// device, of the driver, of the readers and of the injectors are compared.
+/// device, of the driver, of the readers and of the injectors are compared. If faults came about, each
+/// must show where it should, and every ring must still work.
 #[derive(Debug, Parser)]
 #[command(
     name = "stress",
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
-    after_help = "Columns: generated, delivered, dropped are the device's counts, received, evicted the
-driver's; missing is what was generated and no reader got. All count from the start of this run.
+    after_help = "Columns: generated, delivered, dropped, faulted, extra, came about are the device's counts;
+received, evicted, thrown out, out of order, noticed the driver's; missing is what was generated and
+no reader got. All count from the start of the round.
 
 Exit status: 0 the law holds, 2 wrong arguments, 42 it is broken (a line for each fault),
 69 no device, 124 something did not fall quiet or did not end in time."
@@ -29,6 +31,10 @@ pub struct Options {
     /// How long to hammer
     #[arg(short, long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub seconds: u64,
+    /// How often to do all that; the machine is told each time, and starts its next storm
+    // The machine takes 64 marks, and others are set too.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=60))]
+    pub rounds: u16,
     /// Number of injecting processes
     #[arg(short, long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(0..=256))]
     pub injectors: u16,
@@ -38,7 +44,7 @@ pub struct Options {
     /// Numbers of the devices, or "all"
     #[arg(short, long, value_name = "N,N…", default_value = "all")]
     pub devices: Devices,
-    /// Fail if the devices deliver fewer events than this
+    /// Fail if the devices deliver fewer events than this, in each round
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     pub min_delivered: Option<u64>,
     /// How long things may take to fall quiet, before and after

@@ -9,7 +9,7 @@ use evgen_stress::device::{Device, DeviceError};
 use evgen_stress::law::rings;
 use evgen_stress::status;
 use evgen_stress::thousands::thousands;
-use evgen_uapi::Counters;
+use evgen_uapi::{Counters, RingCounters};
 use thiserror::Error;
 
 const POLL: Duration = Duration::from_millis(20);
@@ -84,7 +84,10 @@ fn counters(devices: &[Device]) -> Result<Vec<Counters>, DeviceError> {
 }
 
 fn arrived(counters: &Counters) -> bool {
-    let on_ring = |ring: &evgen_uapi::RingCounters| ring.delivered != ring.received;
+    let on_ring = |ring: &RingCounters| {
+        ring.delivered.wrapping_add(ring.extra) != ring.received
+            || ring.faulted != ring.bad_checksum
+    };
     counters.pending == 0 && !counters.ring.iter().any(on_ring)
 }
 
@@ -105,14 +108,26 @@ fn device_motion(device: usize, before: &Counters, after: &Counters) -> Option<S
         [
             ("generated", before.generated, after.generated),
             ("received", before.received, after.received),
+            ("thrown out", before.bad_checksum, after.bad_checksum),
         ]
         .into_iter()
         .find(|(_, before, after)| before != after)
         .map(|(name, before, after)| (format!("evgen{device} ring {ring}: {name}"), before, after))
     };
     let (name, before, after) = (0..rings(after)).find_map(ring_motion).unwrap_or_else(|| {
-        let name = format!("evgen{device}: events read");
-        (name, before.read, after.read)
+        let (name, before, after) = [
+            ("events read", before.read, after.read),
+            ("interrupts", before.interrupts, after.interrupts),
+            (
+                "times set up anew",
+                before.faults.device_restarts,
+                after.faults.device_restarts,
+            ),
+        ]
+        .into_iter()
+        .find(|(_, before, after)| before != after)
+        .unwrap_or(("something", 0, 1));
+        (format!("evgen{device}: {name}"), before, after)
     });
     let (before, after) = (
         thousands(before.cast_signed()),
@@ -134,10 +149,16 @@ mod tests {
         let mut made = still;
         made.ring[3].generated = 2000;
         let read = Counters { read: 1, ..still };
+        let mut restarted = still;
+        restarted.faults.device_restarts = 1;
         for (after, expected) in [
             (still, None),
             (made, Some("evgen1 ring 3: generated went from 0 to 2,000")),
             (read, Some("evgen1: events read went from 0 to 1")),
+            (
+                restarted,
+                Some("evgen1: times set up anew went from 0 to 1"),
+            ),
         ] {
             assert_eq!(device_motion(1, &still, &after).as_deref(), expected);
         }
@@ -149,6 +170,13 @@ mod tests {
         counters.ring[2].delivered = 3;
         assert!(!arrived(&counters));
         counters.ring[2].received = 3;
+        assert!(arrived(&counters));
+        counters.ring[2].extra = 1;
+        assert!(!arrived(&counters));
+        counters.ring[2].received = 4;
+        counters.ring[1].faulted = 1;
+        assert!(!arrived(&counters));
+        counters.ring[1].bad_checksum = 1;
         assert!(arrived(&counters));
         counters.pending = 1;
         assert!(!arrived(&counters));

@@ -85,48 +85,157 @@ impl RunError {
     }
 }
 
-/// Does everything that `options` ask for.
-pub fn run(options: &Options) -> Result<Report, RunError> {
-    let indices = match &options.devices {
-        Devices::All => Device::all(),
-        Devices::Some(indices) => indices.clone(),
-    };
-    if indices.is_empty() {
-        return Err(RunError::NoDevice);
-    }
-    let readers = reader_count(options, indices.len())?;
-    let open = |&index: &usize| Device::open(index, Mode::Nonblocking);
-    let devices = indices.iter().map(open).collect::<Result<Vec<_>, _>>()?;
-    let settle_limit = Duration::from_secs(options.settle);
+/// The devices of this run, and what is known of them between its rounds.
+pub struct Play<'a> {
+    options: &'a Options,
+    devices: Vec<Device>,
+    /// Number of readers.
+    readers: usize,
+    /// What was counted when all was quiet last.
+    quiet: Vec<Counters>,
+    /// By device, logs that those of the next readers go on after.
+    logs: Vec<Log>,
+}
 
-    let mut logs = first_logs(&devices)?;
-    let before = settle(&devices, settle_limit, || {
-        devices
+impl<'a> Play<'a> {
+    /// Opens the devices that `options` name, takes all events that there are, and waits until
+    /// nothing moves.
+    pub fn new(options: &'a Options) -> Result<Self, RunError> {
+        let indices = match &options.devices {
+            Devices::All => Device::all(),
+            Devices::Some(indices) => indices.clone(),
+        };
+        if indices.is_empty() {
+            return Err(RunError::NoDevice);
+        }
+        let readers = reader_count(options, indices.len())?;
+        let open = |&index: &usize| Device::open(index, Mode::Nonblocking);
+        let devices = indices.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+
+        let mut logs = first_logs(&devices)?;
+        let limit = Duration::from_secs(options.settle);
+        let quiet = settle(&devices, limit, || {
+            devices
+                .iter()
+                .zip(&mut logs)
+                .try_for_each(|(device, log)| reader::drain(device, log))
+        })
+        .map_err(RunError::QuietBefore)?;
+        let logs = quiet
             .iter()
-            .zip(&mut logs)
-            .try_for_each(|(device, log)| reader::drain(device, log))
-    })
-    .map_err(RunError::QuietBefore)?;
-    let logs: Vec<_> = logs.iter().map(Log::continued).collect();
+            .zip(logs)
+            .map(|(quiet, log)| Log::continued(rings(quiet), &[log]))
+            .collect();
+        Ok(Self {
+            options,
+            devices,
+            readers,
+            quiet,
+            logs,
+        })
+    }
 
-    say(format_args!(
-        "stress: injectors {}, readers {readers}, devices {}, seconds {}",
-        options.injectors,
-        devices.len(),
-        options.seconds
-    ));
-    let start_reader = |number| {
-        let (place, mode) = reader::part(number, indices.len());
-        Reader::start(place, indices[place], mode, logs[place].clone())
-    };
-    let readers = (0..readers)
-        .map(start_reader)
-        .collect::<Result<Vec<_>, _>>()?;
-    let injectors = injector::start(options.injectors.into(), &indices)?;
-    tell_the_machine();
-    hammer(options, &devices, &readers)?;
+    /// Hammers, waits until all is quiet, and judges.
+    pub fn round(&mut self) -> Result<Report, RunError> {
+        let options = self.options;
+        say(format_args!(
+            "stress: injectors {}, readers {}, devices {}, seconds {}",
+            options.injectors,
+            self.readers,
+            self.devices.len(),
+            options.seconds
+        ));
+        let indices: Vec<_> = self.devices.iter().map(Device::index).collect();
+        let start_reader = |number| {
+            let (place, mode) = reader::part(number, indices.len());
+            Reader::start(place, indices[place], mode, self.logs[place].clone())
+        };
+        let readers = (0..self.readers)
+            .map(start_reader)
+            .collect::<Result<Vec<_>, _>>()?;
+        let injectors = injector::start(options.injectors.into(), &indices)?;
+        tell_the_machine();
+        hammer(options, &self.devices, &readers)?;
+        self.finish(injectors, readers)
+    }
 
-    finish(options, &devices, before, injectors, readers, logs)
+    fn finish(
+        &mut self,
+        injectors: Vec<Injector>,
+        readers: Vec<Reader>,
+    ) -> Result<Report, RunError> {
+        let devices = &self.devices;
+        let limit = Duration::from_secs(self.options.settle);
+        let mut injected: Vec<Injected> = injector::stop(injectors, devices.len(), limit)?;
+        let mut quiet = settle(devices, limit, || Ok(())).map_err(RunError::QuietAfter)?;
+        let mut dead = vec![Vec::new(); devices.len()];
+        if fault_came_about(&self.quiet, &quiet) {
+            (quiet, dead) = prove_alive(devices, &quiet, &mut injected, limit)?;
+        }
+
+        let added = |place: usize| injected[place].added += 1;
+        let reader_logs = reader::stop(readers, devices, limit, added)?;
+        let mut logs: Vec<Vec<Log>> = vec![Vec::new(); devices.len()];
+        for (place, log) in reader_logs {
+            logs[place].push(log);
+        }
+
+        let mut verdicts = Vec::new();
+        for (place, device) in devices.iter().enumerate() {
+            // Of the events that woke the readers some may be left.
+            let mut log = self.logs[place].clone();
+            reader::drain(device, &mut log)?;
+            let after = device.counters()?;
+            restless(device.index(), &quiet[place], &after)?;
+            let readers = logs[place].len();
+            logs[place].push(log);
+            let evidence = Evidence {
+                device: device.index(),
+                before: std::mem::replace(&mut self.quiet[place], after),
+                waiting: quiet[place].pending,
+                after,
+                readers,
+                logs: std::mem::take(&mut logs[place]),
+                injected: injected[place],
+                dead: std::mem::take(&mut dead[place]),
+            };
+            verdicts.push(judge(&evidence));
+            self.logs[place] = Log::continued(rings(&after), &evidence.logs);
+        }
+        Ok(Report {
+            verdicts,
+            delivered_at_least: self.options.min_delivered,
+        })
+    }
+}
+
+fn fault_came_about(before: &[Counters], after: &[Counters]) -> bool {
+    let mut both = before.iter().zip(after);
+    both.any(|(before, after)| before.came_about != after.came_about)
+}
+
+/// Rings every doorbell once, when all is quiet: gives the counters when it is so again and, by
+/// device, the rings through which no event came.
+fn prove_alive(
+    devices: &[Device],
+    quiet: &[Counters],
+    injected: &mut [Injected],
+    limit: Duration,
+) -> Result<(Vec<Counters>, Vec<Vec<usize>>), RunError> {
+    for (place, device) in devices.iter().enumerate() {
+        for ring in 0..rings(&quiet[place]) {
+            device.inject(ring)?;
+            injected[place].rung[ring] += 1;
+        }
+    }
+    let after = settle(devices, limit, || Ok(())).map_err(RunError::QuietAfter)?;
+    let dead = quiet.iter().zip(&after).map(|(before, after)| {
+        (0..rings(after))
+            .filter(|&ring| after.ring[ring].received == before.ring[ring].received)
+            .collect()
+    });
+    let dead = dead.collect();
+    Ok((after, dead))
 }
 
 fn reader_count(options: &Options, devices: usize) -> Result<usize, RunError> {
@@ -189,50 +298,6 @@ fn figures(devices: &[Device]) -> Result<[i64; 3], DeviceError> {
         sum[2] += counters.read;
     }
     Ok(sum.map(u64::cast_signed))
-}
-
-fn finish(
-    options: &Options,
-    devices: &[Device],
-    before: Vec<Counters>,
-    injectors: Vec<Injector>,
-    readers: Vec<Reader>,
-    last_logs: Vec<Log>,
-) -> Result<Report, RunError> {
-    let limit = Duration::from_secs(options.settle);
-    let mut injected: Vec<Injected> = injector::stop(injectors, devices.len(), limit)?;
-    let quiet = settle(devices, limit, || Ok(())).map_err(RunError::QuietAfter)?;
-
-    let added = |place: usize| injected[place].added += 1;
-    let reader_logs = reader::stop(readers, devices, limit, added)?;
-    let mut logs: Vec<Vec<Log>> = vec![Vec::new(); devices.len()];
-    for (place, log) in reader_logs {
-        logs[place].push(log);
-    }
-
-    let mut verdicts = Vec::new();
-    for (place, device) in devices.iter().enumerate() {
-        // Of the events that woke the readers some may be left.
-        let mut log = last_logs[place].clone();
-        reader::drain(device, &mut log)?;
-        let after = device.counters()?;
-        restless(device.index(), &quiet[place], &after)?;
-        let readers = logs[place].len();
-        logs[place].push(log);
-        verdicts.push(judge(&Evidence {
-            device: device.index(),
-            before: before[place],
-            waiting: quiet[place].pending,
-            after,
-            readers,
-            logs: std::mem::take(&mut logs[place]),
-            injected: injected[place],
-        }));
-    }
-    Ok(Report {
-        verdicts,
-        delivered_at_least: options.min_delivered,
-    })
 }
 
 fn restless(device: usize, quiet: &Counters, after: &Counters) -> Result<(), RunError> {
