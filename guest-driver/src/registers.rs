@@ -225,7 +225,7 @@ impl Registers {
         })
     }
 
-    /// How often each fault came about, by the device's own count. All ones if it is gone.
+    /// How often each fault of the device came about.
     pub(crate) fn fault_counts(&self) -> Result<[u64; FAULTS]> {
         let mut counts = [0; FAULTS];
         for (fault, count) in counts.iter_mut().enumerate() {

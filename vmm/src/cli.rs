@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use lockstorm_device_model::Storm;
+use lockstorm_device_model::abi::identity::MAX_VECTORS;
 
 use crate::completion::Completion;
 use crate::ctl::Ctl;
@@ -83,6 +84,11 @@ pub struct Boot {
     #[arg(long, value_name = "N", default_value_t = 4,
           value_parser = clap::value_parser!(u8).range(1..=8))]
     pub rings: u8,
+    /// MSI-X vectors of each device; more than rings + 1 serve to steer rings, or to try how a driver
+    /// takes so many [default: rings + 1]
+    #[arg(long, value_name = "N",
+          value_parser = clap::value_parser!(u16).range(2..=MAX_VECTORS as i64))]
+    pub vectors: Option<u16>,
     /// More kernel arguments
     #[arg(long, value_name = "ARGS", allow_hyphen_values = true)]
     pub append: Option<String>,
@@ -152,6 +158,8 @@ mod tests {
             (["--mem", "63"], false),
             (["--mem", "99999999"], false),
             (["--rings", "9"], false),
+            (["--vectors", "2048"], true),
+            (["--vectors", "2049"], false),
             (["--boot-timeout", "0"], false),
             (["--run", "-x"], true),
             (["--append", "--"], true),

@@ -214,6 +214,7 @@ fn add_evgen(
     });
     let config = Config {
         rings: options.rings,
+        vectors: options.vectors,
         ..Config::default()
     };
     let evgen = EvgenHost::start(

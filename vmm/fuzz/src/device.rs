@@ -158,7 +158,7 @@ impl Machine {
             rings,
             ring_size_max: 1 << plan.int_in_range(1..=10)?,
             vectors: vectors
-                .map(|vectors| vectors % 2048 + 1)
+                .map(|vectors| vectors % 64 + 1)
                 .filter(|&v| v > rings.into()),
         }))
     }

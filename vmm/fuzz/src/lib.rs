@@ -12,6 +12,11 @@
 //! address and value, but not a time that runs backwards for years.
 
 #![forbid(unsafe_code)]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "to panic is how a target says that it found something"
+)]
 
 mod bar_access;
 mod bus;

@@ -2,6 +2,8 @@
 
 //! Replays what was once found or is worth trying, on a stable toolchain.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests count as tests")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

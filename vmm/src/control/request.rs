@@ -74,7 +74,8 @@ pub struct Inject {
     /// What they carry as their kind.
     #[serde(default)]
     pub kind: u16,
-    /// Whether the handler acknowledges them. Each one then is a sample of latency.
+    /// Whether the handler acknowledges them. Each one then is a sample of latency, unless too many
+    /// wait for that already.
     #[serde(default)]
     pub acknowledge: bool,
 }
@@ -113,7 +114,7 @@ pub struct StormStart {
 pub struct InjectFault {
     /// Device, counted from 0.
     pub device: usize,
-    /// Ring, counted from 0. Of no meaning for a fault of the whole device.
+    /// Ring, counted from 0. A fault of the whole device takes any.
     #[serde(default)]
     pub ring: usize,
     /// Name of the fault.

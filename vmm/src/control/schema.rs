@@ -253,13 +253,25 @@ fn the_documentation_is_the_code() {
         let _ = writeln!(text, "    → {reply}");
         members(&mut text, &schema["$defs"], request);
     }
+    let definitions = &schema["$defs"];
+    text.push_str("\n## What was counted\n");
+    for (heading, name) in [
+        ("`stats`", "MachineStats"),
+        ("Each of its `devices`", "DeviceStats"),
+        ("Each of their `rings`", "RingStats"),
+        ("`storm`", "StormStatus"),
+        ("`latency`", "Latency"),
+        ("Each of its `buckets`", "Bucket"),
+    ] {
+        let description = one_line(&definitions[name]["description"]);
+        let _ = write!(text, "\n{heading}: {description}\n");
+        members(&mut text, definitions, &definitions[name]);
+    }
     let line = serde_json::to_string(&examples::event_line()).unwrap();
     let _ = write!(text, "\n## Stream of events\n\n    {line}\n");
-    members(
-        &mut text,
-        &schema["$defs"],
-        &schema["$defs"]["StreamedEvent"],
-    );
+    for name in ["EventLine", "StreamedEvent"] {
+        members(&mut text, definitions, &definitions[name]);
+    }
     assert!(MAX_ID == 64 && text.contains("64 bytes"));
     hold("control.md", &text);
 }

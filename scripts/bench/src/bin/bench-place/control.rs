@@ -89,11 +89,9 @@ fn counts(reply: &Value) -> Option<Counts> {
     let stats = reply.get("stats")?;
     let device = stats.pointer("/devices/0")?;
     let rings = device.get("rings")?.as_array()?;
-    let sum = |name| {
-        rings
-            .iter()
-            .map(|ring| ring.get(name)?.as_f64())
-            .sum::<Option<f64>>()
+    let sum = |name| -> Option<f64> {
+        let counts = rings.iter().map(|ring| ring.get(name)?.as_f64());
+        counts.sum()
     };
     // Not there as long as there is nothing to tell.
     let latency = |name| device.pointer(name).and_then(Value::as_f64).unwrap_or(0.0);
