@@ -69,23 +69,22 @@ impl LiveStorm {
 
     /// How a run is to be told that ended as `ending`: without its storm it did not go well.
     pub fn judge(&self, ending: Ending) -> Ending {
-        let missed = self.refused || !self.waiting.is_empty();
-        if missed && ending.status == status::OK {
-            Ending {
-                status: status::FINDING,
-                message: Some(format!(
-                    "not every storm began (--storm): {} wait for the guest to set the mark \
-                     `{READY}`{}",
-                    self.waiting.len(),
-                    if self.refused {
-                        ", a device refused another"
-                    } else {
-                        ""
-                    }
-                )),
-            }
+        let missing = if self.refused {
+            "a device refused a storm (--storm)".to_owned()
+        } else if self.waiting.is_empty() {
+            return ending;
         } else {
-            ending
+            format!(
+                "{} of the storms (--storm) never began: the guest did not set the mark `{READY}`",
+                self.waiting.len()
+            )
+        };
+        if ending.status != status::OK {
+            return ending;
+        }
+        Ending {
+            status: status::FINDING,
+            message: Some(missing),
         }
     }
 
@@ -200,7 +199,11 @@ fn grouped(number: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use lockstorm_device_model::Config;
+
     use super::*;
+    use crate::devices::evgen;
+    use crate::machine::clock::Clock;
 
     #[test]
     fn the_line_tells_the_rate_and_the_sums() {
@@ -225,6 +228,55 @@ mod tests {
         {
             live_line(seconds(3), seconds(interval), &before, &after);
         }
+    }
+
+    #[test]
+    fn each_ready_begins_the_next_storm_and_all_must_begin() {
+        let clock = Clock::new(Instant::now());
+        let host = Arc::new(evgen::without_kvm(2, Config::default(), &clock));
+        let storm = |rate| {
+            let phase = format!("pattern = 'periodic'\nrate = {rate}\nduration_ms = 3_600_000");
+            Storm::from_toml(&format!("[[phase]]\n{phase}")).unwrap()
+        };
+        let totals = || {
+            let running = host.stats().into_iter().filter_map(|stats| stats.storm);
+            running.map(|storm| storm.total).collect::<Vec<_>>()
+        };
+        let good = || Ending {
+            status: status::OK,
+            message: None,
+        };
+        let now = Instant::now();
+        let mut live = LiveStorm::new(Arc::clone(&host), vec![storm(1), storm(2)]);
+        live.mark("driver", now);
+        assert_eq!(totals(), []);
+        live.mark(READY, now);
+        assert_eq!(totals(), [Some(14_400); 2]);
+        assert_eq!(live.judge(good()).status, status::FINDING);
+        host.stop_storm();
+        live.mark(READY, now);
+        assert_eq!(totals(), [Some(28_800); 2]);
+        assert_eq!(live.judge(good()), good());
+        // There is none for this one, so the last one goes on.
+        live.mark(READY, now);
+        assert!(host.stats()[0].storm.unwrap().running);
+        assert_eq!(live.judge(good()), good());
+    }
+
+    #[test]
+    fn a_storm_that_finds_another_is_a_finding() {
+        let clock = Clock::new(Instant::now());
+        let host = Arc::new(evgen::without_kvm(1, Config::default(), &clock));
+        let calm = || Storm::named("calm").unwrap();
+        let mut live = LiveStorm::new(Arc::clone(&host), vec![calm(), calm()]);
+        live.mark(READY, Instant::now());
+        live.mark(READY, Instant::now());
+        let ending = live.judge(Ending {
+            status: status::OK,
+            message: None,
+        });
+        assert_eq!(ending.status, status::FINDING);
+        assert!(ending.message.unwrap().contains("refused"));
     }
 
     #[test]
