@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 # shellcheck shell=bash
 #
-# Sourced by boot.sh. The nested mode: QEMU emulates an AMD machine with SVM, in which a stock
-# kernel loads kvm-amd and the very same lockstorm runs. Between the two run four ports:
+# Sourced by boot.sh and bench.sh. The nested mode: QEMU emulates an AMD machine with SVM, in which
+# a stock kernel loads kvm-amd and the very same lockstorm runs. Between the two run four ports:
 #
 #     console   the guest's console; on a terminal both ways, else out only
 #     messages  what lockstorm writes on standard error
@@ -21,13 +21,25 @@ readonly outer_cpus=1
 # MiB that the outer machine needs beyond the guest's memory.
 readonly outer_memory=640
 
-# Uses boot.sh's run, kernel, guest_kernel, initramfs, lockstorm, options, mode, mem and timeout;
-# sets machine, readers and status.
+# Boots the guest. Uses boot.sh's guest_kernel, initramfs, lockstorm, options, and what
+# run_outer_machine uses.
+# shellcheck disable=SC2154  # boot.sh's own
 run_nested() {
-    local toolchain outer start
+    mkdir -p "$run/tree/run"
+    cp "$lockstorm" "$run/tree/run/lockstorm"
+    cp "$guest_kernel" "$run/tree/run/kernel"
+    cp "$initramfs" "$run/tree/run/initramfs"
+    run_outer_machine /run/lockstorm boot --kernel /run/kernel --initramfs /run/initramfs \
+        --control /dev/virtio-ports/control "${options[@]}"
+}
+
+# run_outer_machine COMMAND…: runs the command in an outer machine with the files of $run/tree, and
+# of the archives that `archives` names, if it is set. Uses run, kernel, mode, mem and timeout; sets
+# machine, readers and status.
+run_outer_machine() {
+    local toolchain start
     toolchain=$("$images/toolchain-root.sh")
-    outer=$("$images/host-initramfs.sh")/initramfs.cpio
-    write_initrd "$outer"
+    write_initrd "$@"
     : >"$run/console.log"
     : >"$run/messages.log"
     mkfifo "$run/status"
@@ -68,23 +80,20 @@ run_nested() {
 # Shows a file of the run as it grows, until the machine has ended.
 follow() { tail -c +1 -s 0.1 --pid="$machine" -f "$run/$1" 2>/dev/null; }
 
-# The outer machine's initramfs, and what belongs to this run.
+# write_initrd COMMAND…: the outer machine's initramfs, and what belongs to this run.
 write_initrd() {
-    local tree=$run/tree argument
+    local outer tree=$run/tree argument
+    outer=$("$images/host-initramfs.sh")/initramfs.cpio
     mkdir -p "$tree/run"
-    cp "$lockstorm" "$tree/run/lockstorm"
-    cp "$guest_kernel" "$tree/run/kernel"
-    cp "$initramfs" "$tree/run/initramfs"
     {
         printf 'set --'
-        for argument in boot --kernel /run/kernel --initramfs /run/initramfs \
-            --control /dev/virtio-ports/control "${options[@]}"; do
+        for argument; do
             printf " '%s'" "${argument//\'/\'\\\'\'}"
         done
         printf '\n'
-    } >"$tree/run/arguments"
+    } >"$tree/run/command"
     {
-        cat "$1"
+        cat "$outer" "${archives[@]-/dev/null}"
         "$images/archive.sh" "$kernel" "$tree"
     } >"$run/initrd"
     rm -r "$tree"

@@ -22,11 +22,11 @@ const _: () = {
     assert!(uapi::EVENT_SIZE == event::EVENT_SIZE);
     assert!(uapi::PAYLOAD_SIZE == event::PAYLOAD_SIZE);
     assert!(uapi::MAX_RINGS == identity::MAX_RINGS);
+    assert!(uapi::FAULTS == registers::FAULTS);
     assert!(uapi::SOURCE_DRIVER == event::SOURCE_DRIVER);
     assert!(uapi::SOURCE_DOORBELL == event::SOURCE_DOORBELL);
     assert!(uapi::SOURCE_INJECT == event::SOURCE_INJECT);
     assert!(uapi::SOURCE_STORM == event::SOURCE_STORM);
     assert!(uapi::SOURCES == event::SOURCES);
     assert!(uapi::NO_RING == event::NO_RING);
-    assert!(uapi::FAULTS == registers::FAULTS);
 };

@@ -13,9 +13,9 @@ use crate::{
     abi::{
         identity::{MAX_RINGS, MAX_RING_SIZE, REGISTER_BAR, REGISTER_BAR_SIZE},
         registers::{
-            Register, CONTROL_RESET, CONTROL_RUN, HEALTH_BUSY, HEALTH_HEARTBEAT_SHIFT, HEALTH_RUN,
-            FAULTS, MAGIC, RING_FEATURE_EVENT_INDEX, RING_STATE_ERROR, RING_STATE_OFF, RING_STATE_ON,
-            VERSION,
+            Register, CONTROL_RESET, CONTROL_RUN, FAULTS, HEALTH_BUSY, HEALTH_HEARTBEAT_SHIFT,
+            HEALTH_RUN, MAGIC, RING_FEATURE_EVENT_INDEX, RING_STATE_ERROR, RING_STATE_OFF,
+            RING_STATE_ON, VERSION,
         },
     },
     ring::Addresses,
@@ -225,7 +225,7 @@ impl Registers {
         })
     }
 
-    /// How often each fault came about, by the device's own count. All ones if it is gone.
+    /// How often each fault of the device came about.
     pub(crate) fn fault_counts(&self) -> Result<[u64; FAULTS]> {
         let mut counts = [0; FAULTS];
         for (fault, count) in counts.iter_mut().enumerate() {
@@ -238,23 +238,23 @@ impl Registers {
         self.read32(Register::RingState, ring) == Ok(RING_STATE_OFF)
     }
 
-    fn read32(&self, register: Register, ring: usize) -> Result<u32> {
+    fn read32(&self, register: Register, index: usize) -> Result<u32> {
         let bar = self.0.try_access().ok_or(ENODEV)?;
-        bar.try_read32(register.offset(ring))
+        bar.try_read32(register.offset(index))
     }
 
-    fn read64(&self, register: Register, ring: usize) -> Result<u64> {
+    fn read64(&self, register: Register, index: usize) -> Result<u64> {
         let bar = self.0.try_access().ok_or(ENODEV)?;
-        bar.try_read64(register.offset(ring))
+        bar.try_read64(register.offset(index))
     }
 
-    fn write32(&self, register: Register, ring: usize, value: u32) -> Result {
+    fn write32(&self, register: Register, index: usize, value: u32) -> Result {
         let bar = self.0.try_access().ok_or(ENODEV)?;
-        bar.try_write32(value, register.offset(ring))
+        bar.try_write32(value, register.offset(index))
     }
 
-    fn write64(&self, register: Register, ring: usize, value: u64) -> Result {
+    fn write64(&self, register: Register, index: usize, value: u64) -> Result {
         let bar = self.0.try_access().ok_or(ENODEV)?;
-        bar.try_write64(value, register.offset(ring))
+        bar.try_write64(value, register.offset(index))
     }
 }

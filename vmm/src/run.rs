@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use lockstorm_device_model::Config;
 use thiserror::Error;
 
-use crate::cli::Boot;
+use crate::cli::{Boot, Msi};
 use crate::console::input::ConsoleInput;
 use crate::console::output::{self, ConsoleOutput};
 use crate::console::tell;
@@ -146,7 +146,11 @@ pub fn boot(options: &Boot, start: Instant) -> Result<Ending, Error> {
     let control = endpoint.map(|endpoint| {
         let events = events.clone();
         let on_quit = move || events.send(Event::Quit("`quit` on the control socket"));
-        let commands = Commands::new(Arc::clone(&evgen), Arc::clone(&run_control));
+        let commands = Commands::new(
+            Arc::clone(&evgen),
+            Arc::clone(&run_control),
+            Arc::clone(&machine.exits),
+        );
         ControlServer::start(endpoint, Arc::new(commands), Box::new(on_quit))
     });
     let control = control
@@ -164,10 +168,11 @@ pub fn boot(options: &Boot, start: Instant) -> Result<Ending, Error> {
     let vcpus = Vcpus::start(vcpus, &run_control, &events)?;
     let mut run = Run {
         supervisor: Supervisor::new(rules(options), start),
-        storm: LiveStorm::new(Arc::clone(&evgen), options.storm.clone()),
+        storm: LiveStorm::new(Arc::clone(&evgen), options.storms.clone()),
         timeline: Timeline::default(),
     };
     let ending = run.until_end(&inbox);
+    run.storm.finish();
     // The guest first: it uses all the others.
     drop(vcpus);
     drop(control);
@@ -202,9 +207,14 @@ fn add_evgen(
     clock: &Clock,
     events: Events,
 ) -> Result<Arc<EvgenHost>, Error> {
-    let router = Arc::new(InterruptRouter::new(machine.vm.clone()));
+    let router = InterruptRouter::new(machine.vm.clone());
+    let router = Arc::new(match options.msi {
+        Msi::Irqfd => router,
+        Msi::Signal => router.without_irqfds(),
+    });
     let config = Config {
         rings: options.rings,
+        vectors: options.vectors,
         ..Config::default()
     };
     let evgen = EvgenHost::start(

@@ -2,7 +2,6 @@
 
 //! What the machine does for each request.
 
-use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -17,11 +16,12 @@ use super::reply::{About, EventLine, Reply};
 use super::request::{Inject, InjectFault, Mask, PROTOCOL, Request, StormStart, Withhold};
 use super::stats::MachineStats;
 use crate::devices::evgen::{CommandError, EvgenHost};
+use crate::machine::exits::ExitCounts;
 use crate::machine::run_control::{PauseError, RunControl};
 
 /// Events or faults that one request may make, so that neither the next in line nor the end of the
 /// run waits for long.
-const COUNTS: RangeInclusive<u32> = 1..=65_536;
+pub(super) const COUNTS: RangeInclusive<u32> = 1..=65_536;
 
 /// Does what requests say.
 pub trait Handler: Send + Sync {
@@ -43,6 +43,7 @@ pub trait Handler: Send + Sync {
 pub struct Commands {
     evgen: Arc<EvgenHost>,
     run_control: Arc<RunControl>,
+    exits: Arc<[ExitCounts]>,
 }
 
 /// A request that cannot be done. Nothing has changed then.
@@ -59,9 +60,17 @@ enum Refusal {
 }
 
 impl Commands {
-    /// What `evgen` and `run_control` can do.
-    pub fn new(evgen: Arc<EvgenHost>, run_control: Arc<RunControl>) -> Self {
-        Self { evgen, run_control }
+    /// What `evgen` and `run_control` can do, and what `exits` count.
+    pub fn new(
+        evgen: Arc<EvgenHost>,
+        run_control: Arc<RunControl>,
+        exits: Arc<[ExitCounts]>,
+    ) -> Self {
+        Self {
+            evgen,
+            run_control,
+            exits,
+        }
     }
 
     fn try_handle(&self, request: &Request) -> Result<Reply, Refusal> {
@@ -155,7 +164,7 @@ impl Commands {
                 .map(|(stats, latencies)| measured::device(stats, latencies.as_ref()))
                 .collect(),
             interrupts_lost: self.evgen.interrupts_lost(),
-            exits: BTreeMap::new(),
+            exits: ExitCounts::sums(&self.exits),
         }
     }
 }

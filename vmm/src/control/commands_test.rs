@@ -14,7 +14,7 @@ use crate::machine::clock::Clock;
 fn commands(devices: usize) -> Commands {
     let run_control = RunControl::new(Clock::new(Instant::now())).unwrap();
     let evgen = evgen::without_kvm(devices, Config::default(), run_control.clock());
-    Commands::new(Arc::new(evgen), Arc::new(run_control))
+    Commands::new(Arc::new(evgen), Arc::new(run_control), Arc::default())
 }
 
 fn done(commands: &Commands, request: &Request) -> Reply {

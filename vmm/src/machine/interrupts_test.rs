@@ -101,6 +101,18 @@ fn a_vector_is_routed_before_its_irqfd_and_only_when_first_raised() {
 }
 
 #[test]
+fn without_irqfds_each_message_is_sent_and_nothing_set_up() {
+    let recorder = Arc::new(Recorder::default());
+    let router = Arc::new(InterruptRouter::new(recorder.clone()).without_irqfds());
+    let mut sink = KvmMsiSink::new(router.clone());
+    sink.raise(7, message(0x31));
+    sink.raise(7, message(0x32));
+    assert_eq!(recorder.take(), [Call::Signal(0x31), Call::Signal(0x32)]);
+    sink.raise(7, message(0xbad));
+    assert_eq!((recorder.take(), router.failures()), (vec![], 1));
+}
+
+#[test]
 fn a_changed_message_goes_in_between_deassign_and_assign() {
     let (recorder, router) = setup(false);
     let mut sink = KvmMsiSink::new(router);

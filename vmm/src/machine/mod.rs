@@ -9,6 +9,7 @@ pub mod clock;
 pub mod command_line;
 mod cpuid;
 pub mod events;
+pub mod exits;
 pub mod interrupts;
 pub mod kernel;
 pub mod layout;
@@ -25,6 +26,7 @@ use kvm_ioctls::{Cap, Kvm, VmFd};
 use thiserror::Error;
 
 use bus::Bus;
+use exits::ExitCounts;
 use memory::Memory;
 use vcpu::Vcpu;
 
@@ -86,6 +88,8 @@ pub struct Machine {
     pub ports: Arc<Bus>,
     /// Its memory-mapped devices.
     pub mmio: Arc<Bus>,
+    /// Exits of its vCPUs, by their number.
+    pub exits: Arc<[ExitCounts]>,
     kvm: Kvm,
     cpus: u8,
 }
@@ -106,6 +110,7 @@ impl Machine {
             memory,
             ports: Arc::default(),
             mmio: Arc::default(),
+            exits: (0..cpus).map(|_| ExitCounts::default()).collect(),
             kvm,
             cpus,
         })

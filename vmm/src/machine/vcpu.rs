@@ -14,6 +14,7 @@ use thiserror::Error;
 use super::Machine;
 use super::bus::{Bus, Outcome};
 use super::events::Event;
+use super::exits::{ExitCounts, ExitReason};
 use super::layout;
 use super::memory::Memory;
 use super::run_control::{RunControl, Turn};
@@ -48,6 +49,8 @@ pub struct Vcpu {
     ports: Arc<Bus>,
     mmio: Arc<Bus>,
     stall: Stall,
+    /// Of all vCPUs; this one counts its own.
+    exits: Arc<[ExitCounts]>,
     /// The guest may write to its RAM as long as a vCPU runs.
     _memory: Memory,
 }
@@ -61,6 +64,7 @@ impl Vcpu {
             ports: Arc::clone(&machine.ports),
             mmio: Arc::clone(&machine.mmio),
             stall: Stall::default(),
+            exits: Arc::clone(&machine.exits),
             _memory: machine.memory.clone(),
         }
     }
@@ -143,7 +147,11 @@ impl Vcpu {
     }
 
     fn run_once(&mut self) -> Result<Outcome, Event> {
-        let exit = match self.fd.run() {
+        let exit = self.fd.run();
+        if let Some(counts) = self.exits.get(usize::from(self.id)) {
+            counts.count(reason(&exit));
+        }
+        let exit = match exit {
             Ok(exit) => exit,
             Err(error) if [libc::EINTR, libc::EAGAIN].contains(&error.errno()) => {
                 return Ok(Outcome::Done);
@@ -230,6 +238,19 @@ impl Vcpu {
                 )
             },
         ))
+    }
+}
+
+/// Why the guest was left.
+fn reason(exit: &Result<VcpuExit, kvm_ioctls::Error>) -> ExitReason {
+    match exit {
+        Ok(VcpuExit::IoIn(..)) => ExitReason::IoIn,
+        Ok(VcpuExit::IoOut(..)) => ExitReason::IoOut,
+        Ok(VcpuExit::MmioRead(..)) => ExitReason::MmioRead,
+        Ok(VcpuExit::MmioWrite(..)) => ExitReason::MmioWrite,
+        Ok(VcpuExit::Intr) => ExitReason::Signal,
+        Err(error) if error.errno() == libc::EINTR => ExitReason::Signal,
+        _ => ExitReason::Other,
     }
 }
 
