@@ -114,7 +114,7 @@ report() {
     echo "    ${finding:+scripts/fuzz.sh --again $finding $1    }log: $log"
 }
 
-declare -A running
+declare -A running=()
 # shellcheck disable=SC2317  # called by the trap
 stop() { ((${#running[@]} == 0)) || kill "${!running[@]}" 2>/dev/null || true; }
 trap stop EXIT

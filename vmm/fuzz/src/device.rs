@@ -118,6 +118,7 @@ pub struct Machine {
     before: Before,
     /// Events told so far.
     made: u64,
+    scratch: Vec<u8>,
 }
 
 /// The state before a step.
@@ -147,6 +148,7 @@ impl Machine {
             raised,
             now: 0,
             made: 0,
+            scratch: vec![0; MEMORY[0].1],
         }
     }
 
@@ -371,13 +373,11 @@ impl Machine {
     }
 
     /// Of memory.
-    fn digest(&self) -> u64 {
+    fn digest(&mut self) -> u64 {
         let mut digest = 0_u64;
         for (start, size) in MEMORY {
-            let mut bytes = vec![0; size];
-            self.memory
-                .read_slice(&mut bytes, GuestAddress(start))
-                .unwrap();
+            let bytes = &mut self.scratch[..size];
+            self.memory.read_slice(bytes, GuestAddress(start)).unwrap();
             for word in bytes.as_chunks().0 {
                 digest = (digest ^ u64::from_le_bytes(*word))
                     .wrapping_mul(0x100_0000_01b3)
