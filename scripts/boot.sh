@@ -22,6 +22,7 @@ Options:
   --cpus N                 virtual CPUs, 1 to 8 (default 2)
   --mem M                  guest memory in MiB (default 512)
   --devices N              evgen devices (default 1, with --demo 2)
+  --vectors N              MSI-X vectors of each device, up to 2048 (default: as few as will do)
   --run CMD                run CMD in the guest instead of a shell
   --demo                   run the demonstration
   --storm STORM            the devices storm as soon as the guest's `stress` is ready: a name
@@ -57,20 +58,21 @@ number() { # OPTION VALUE MIN MAX
     fi
 }
 
-accel=auto cpus=2 mem=512 devices='' mode='' command='' guest_kernel='' timeout=0 control='' dry_run=''
+accel=auto cpus=2 mem=512 devices='' vectors='' mode='' command='' guest_kernel='' timeout=0 control='' dry_run=''
 storms=()
 while (($# > 0)); do
     case $1 in
     --help | -h) usage && exit ;;
     --demo) mode=demo ;;
     --dry-run) dry_run=1 ;;
-    --accel | --cpus | --mem | --devices | --run | --storm | --kernel | --timeout | --control)
+    --accel | --cpus | --mem | --devices | --vectors | --run | --storm | --kernel | --timeout | --control)
         (($# > 1)) || fail 2 "$1 needs a value; see boot.sh --help"
         case $1 in
         --accel) accel=$2 ;;
         --cpus) cpus=$2 ;;
         --mem) mem=$2 ;;
         --devices) devices=$2 ;;
+        --vectors) vectors=$2 && number --vectors "$2" 5 2048 ;;
         --run) mode=run command=$2 ;;
         --storm) storms+=("$2") ;;
         --kernel) guest_kernel=$2 ;;
@@ -108,6 +110,7 @@ if [[ $accel == auto ]]; then
 fi
 
 options=(--cpus "$cpus" --mem "$mem" --devices "$devices")
+[[ -z $vectors ]] || options+=(--vectors "$vectors")
 ((timeout == 0)) || options+=(--timeout "$timeout")
 case $mode in
 run) options+=(--run "$command") ;;

@@ -16,13 +16,16 @@ storm.sh: makes the devices of a running guest storm, and asks them what they co
                                     events per second and vector, events at once, seed
   scripts/storm.sh NAME --devices 0,1
                                     any storm, on some devices only
-  scripts/storm.sh storm-stop
+  scripts/storm.sh status           how far the storms are
+  scripts/storm.sh stop             ends them
 
   scripts/storm.sh list             the storms that have names
   scripts/storm.sh show bursts      the file of one of them, to begin your own with
   scripts/storm.sh check mine.toml  what a storm comes to, without a guest
 
-  scripts/storm.sh stats            generated, delivered, dropped; interrupts
+  scripts/storm.sh top              a live view of all devices
+  scripts/storm.sh stats            generated, delivered, dropped; interrupts; latency
+  scripts/storm.sh events           a line for each event that is made
   scripts/storm.sh inject --device 0 --ring 1 --count 5
   scripts/storm.sh quit             ends the run
 
@@ -57,30 +60,17 @@ help) exec "$lockstorm" ctl "$@" ;;
 list | show | check | token) exec "$lockstorm" storm "$@" ;;
 esac
 
-# --rate N and the like as one word; other options stay.
-if [[ ${1-} == --* ]]; then
-    short='' others=()
-    while (($# > 0)); do
-        case $1 in
-        --rate | --burst | --seconds | --seed)
-            (($# > 1)) || { echo "storm.sh: $1 needs a number" >&2 && exit 2; }
-            short+=${short:+,}${1#--}=$2
-            shift
-            ;;
-        *) others+=("$1") ;;
-        esac
-        shift
-    done
-    set -- ${short:+"$short"} "${others[@]}"
-fi
-
 # Commands of `lockstorm ctl` have none of these characters.
 is_storm() { [[ $1 == *[=./]* || -f $1 ]] || "$lockstorm" storm show "$1" >/dev/null 2>&1; }
-if is_storm "${1-}"; then
+if [[ ${1-} == --* ]]; then
+    set -- storm start "$@"
+elif [[ ${1-} == stop || ${1-} == status ]]; then
+    set -- storm "$@"
+elif is_storm "${1-}"; then
     # Here, where a path means what it meant to the caller.
     token=$("$lockstorm" storm token "$1") || exit
     shift
-    set -- storm "$token" "$@"
+    set -- storm start "$token" "$@"
 fi
 
 if [[ -z $socket ]]; then
@@ -89,4 +79,9 @@ if [[ -z $socket ]]; then
 fi
 # A socket's path is limited to 107 bytes, and the folder's may be longer.
 cd "$(dirname "$socket")"
-exec "$lockstorm" ctl --socket "${socket##*/}" "$@"
+program=ctl
+if [[ ${1-} == top ]]; then
+    program=top
+    shift
+fi
+exec "$lockstorm" "$program" --socket "${socket##*/}" "$@"

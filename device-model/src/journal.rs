@@ -79,6 +79,13 @@ impl Journal {
         }
     }
 
+    /// Notes that `count` events were made that nobody is told of one by one.
+    pub fn skip(&mut self, count: u64) {
+        if let Some(watched) = &mut self.watched {
+            watched.lost += count;
+        }
+    }
+
     /// The events since the last call, oldest first, and how many were too many to be kept; those
     /// came after the ones given.
     pub fn take(&mut self) -> (Vec<Made>, u64) {

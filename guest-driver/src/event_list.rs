@@ -168,7 +168,7 @@ impl EventList {
         trouble.count(&mut self.counters.faults);
     }
 
-    /// Counts that ring was set up anew.
+    /// Counts that a ring was set up anew.
     pub(crate) fn count_ring_restart(&mut self) {
         add(&mut self.counters.faults.ring_restarts, 1);
     }

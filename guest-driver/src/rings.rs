@@ -157,11 +157,11 @@ impl Rings {
                 match service.ring.waiting() {
                     Ok(0) => service.waited = false,
                     Ok(_) if !service.waited => service.waited = true,
-                    // Or it is wrong, which taking shows as well.
                     Ok(_) => {
                         lost = true;
                         taken = self.take_all(&mut service);
                     }
+                    // Taking finds the same, and suspends the ring.
                     Err(_) => taken = self.take_all(&mut service),
                 }
             }
@@ -274,7 +274,7 @@ impl Rings {
         taken
     }
 
-    /// Tells whom it concerns what was taken. With no lock held.
+    /// Tells whom it concerns what was taken. With no ring's lock held.
     fn tell(&self, index: usize, taken: &Taken) {
         if taken.events > 0 {
             self.device.notify();

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use lockstorm_device_model::Storm;
+use lockstorm_device_model::abi::identity::MAX_VECTORS;
 
 use crate::completion::Completion;
 use crate::ctl::Ctl;
@@ -83,6 +84,11 @@ pub struct Boot {
     #[arg(long, value_name = "N", default_value_t = 4,
           value_parser = clap::value_parser!(u8).range(1..=8))]
     pub rings: u8,
+    /// MSI-X vectors of each device; more than rings + 1 serve to steer rings, or to try how a driver
+    /// takes so many [default: rings + 1]
+    #[arg(long, value_name = "N",
+          value_parser = clap::value_parser!(u16).range(2..=MAX_VECTORS as i64))]
+    pub vectors: Option<u16>,
     /// More kernel arguments
     #[arg(long, value_name = "ARGS", allow_hyphen_values = true)]
     pub append: Option<String>,
@@ -103,9 +109,11 @@ pub struct Boot {
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
     pub timeout: Option<u64>,
     /// Storm on all devices once the guest is ready: its name (see `lockstorm storm list`), file or
-    /// token, or rate=EVENTS per second and vector[,burst=EVENTS at once][,seconds=S][,seed=N]
-    #[arg(long, value_name = "STORM", value_parser = storms::find)]
-    pub storm: Option<Storm>,
+    /// token, or rate=EVENTS per second and vector[,burst=EVENTS at once][,seconds=S][,seed=N] and
+    /// faults: lost-interrupt=50 befalls one event in 50. Given more than once, the next storm
+    /// begins whenever the guest is ready again
+    #[arg(long = "storm", value_name = "STORM", value_parser = storms::find)]
+    pub storms: Vec<Storm>,
     /// How interrupts go to KVM; for scripts/bench.sh to compare the two
     #[arg(
         long,
@@ -150,10 +158,13 @@ mod tests {
             (["--mem", "63"], false),
             (["--mem", "99999999"], false),
             (["--rings", "9"], false),
+            (["--vectors", "2048"], true),
+            (["--vectors", "2049"], false),
             (["--boot-timeout", "0"], false),
             (["--run", "-x"], true),
             (["--append", "--"], true),
             (["--storm", "calm"], true),
+            (["--storm=calm", "--storm=rate=1,hang=9"], true),
             (["--storm", "rate=0"], false),
             (["--bogus", "1"], false),
         ] {

@@ -1,26 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! The storm of `lockstorm boot --storm`: begins when the guest is ready, and shows a line per
-//! second.
+//! The storms of `lockstorm boot --storm`: each begins when the guest is ready for it, shows a line
+//! per second, and in the end what its events come to.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lockstorm_device_model::{Stats, Storm};
+use lockstorm_device_model::{Stats, Storm, StormStatus};
 
 use crate::console::tell;
 use crate::devices::evgen::EvgenHost;
 use crate::supervisor::{Ending, status};
 
-/// The mark at which the storm begins: the guest's workload runs.
+/// The mark at which the next storm begins: the guest's workload runs.
 const READY: &str = "ready";
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The storm, before and while it runs.
+/// The storms, before and while they run.
 pub struct LiveStorm {
     host: Arc<EvgenHost>,
-    /// Taken when it begins.
-    storm: Option<Storm>,
+    /// Those that have not begun, the next one first.
+    waiting: VecDeque<Storm>,
     running: Option<Running>,
     refused: bool,
 }
@@ -32,11 +33,11 @@ struct Running {
 }
 
 impl LiveStorm {
-    /// The storm that is asked for, if there is one, on `host`'s devices.
-    pub fn new(host: Arc<EvgenHost>, storm: Option<Storm>) -> Self {
+    /// The storms that are asked for, on `host`'s devices, in this order.
+    pub fn new(host: Arc<EvgenHost>, storms: Vec<Storm>) -> Self {
         Self {
             host,
-            storm,
+            waiting: storms.into(),
             running: None,
             refused: false,
         }
@@ -47,7 +48,9 @@ impl LiveStorm {
         if name != READY {
             return;
         }
-        let Some(storm) = self.storm.take() else {
+        // The last one may be over, and not told yet.
+        self.finish();
+        let Some(storm) = self.waiting.pop_front() else {
             return;
         };
         let totals = Totals::of(&self.host.stats());
@@ -66,17 +69,22 @@ impl LiveStorm {
 
     /// How a run is to be told that ended as `ending`: without its storm it did not go well.
     pub fn judge(&self, ending: Ending) -> Ending {
-        let missed = self.refused || self.storm.is_some();
-        if missed && ending.status == status::OK {
-            Ending {
-                status: status::FINDING,
-                message: Some(format!(
-                    "the storm never began (--storm): the guest did not set the mark `{READY}`, \
-                     or a device refused it"
-                )),
-            }
+        let missing = if self.refused {
+            "a device refused a storm (--storm)".to_owned()
+        } else if self.waiting.is_empty() {
+            return ending;
         } else {
-            ending
+            format!(
+                "{} of the storms (--storm) never began: the guest did not set the mark `{READY}`",
+                self.waiting.len()
+            )
+        };
+        if ending.status != status::OK {
+            return ending;
+        }
+        Ending {
+            status: status::FINDING,
+            message: Some(missing),
         }
     }
 
@@ -101,10 +109,31 @@ impl LiveStorm {
         tell(live_line(elapsed, interval, &running.totals, &totals));
         running.shown = now;
         running.totals = totals;
-        if totals.storms == 0 {
-            self.running = None;
+        self.finish();
+    }
+
+    /// Tells what the events of the storm come to, if it is over and was not told yet.
+    pub fn finish(&mut self) {
+        let devices = self.host.stats();
+        if self.running.is_none() || Totals::of(&devices).storms > 0 {
+            return;
+        }
+        self.running = None;
+        for (device, stats) in devices.iter().enumerate() {
+            if let Some(storm) = stats.storm {
+                tell(end_line(device, &storm));
+            }
         }
     }
+}
+
+/// What one device made of a storm. The same storm gives the same digest.
+fn end_line(device: usize, storm: &StormStatus) -> String {
+    format!(
+        "storm over on device {device}: {} events, digest {:016x}",
+        grouped(storm.made),
+        storm.digest
+    )
 }
 
 /// Sums over all devices.
@@ -170,7 +199,11 @@ fn grouped(number: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use lockstorm_device_model::Config;
+
     use super::*;
+    use crate::devices::evgen;
+    use crate::machine::clock::Clock;
 
     #[test]
     fn the_line_tells_the_rate_and_the_sums() {
@@ -195,6 +228,70 @@ mod tests {
         {
             live_line(seconds(3), seconds(interval), &before, &after);
         }
+    }
+
+    #[test]
+    fn each_ready_begins_the_next_storm_and_all_must_begin() {
+        let clock = Clock::new(Instant::now());
+        let host = Arc::new(evgen::without_kvm(2, Config::default(), &clock));
+        let storm = |rate| {
+            let phase = format!("pattern = 'periodic'\nrate = {rate}\nduration_ms = 3_600_000");
+            Storm::from_toml(&format!("[[phase]]\n{phase}")).unwrap()
+        };
+        let totals = || {
+            let running = host.stats().into_iter().filter_map(|stats| stats.storm);
+            running.map(|storm| storm.total).collect::<Vec<_>>()
+        };
+        let good = || Ending {
+            status: status::OK,
+            message: None,
+        };
+        let now = Instant::now();
+        let mut live = LiveStorm::new(Arc::clone(&host), vec![storm(1), storm(2)]);
+        live.mark("driver", now);
+        assert_eq!(totals(), []);
+        live.mark(READY, now);
+        assert_eq!(totals(), [Some(14_400); 2]);
+        assert_eq!(live.judge(good()).status, status::FINDING);
+        host.stop_storm();
+        live.mark(READY, now);
+        assert_eq!(totals(), [Some(28_800); 2]);
+        assert_eq!(live.judge(good()), good());
+        // There is none for this one, so the last one goes on.
+        live.mark(READY, now);
+        assert!(host.stats()[0].storm.unwrap().running);
+        assert_eq!(live.judge(good()), good());
+    }
+
+    #[test]
+    fn a_storm_that_finds_another_is_a_finding() {
+        let clock = Clock::new(Instant::now());
+        let host = Arc::new(evgen::without_kvm(1, Config::default(), &clock));
+        let calm = || Storm::named("calm").unwrap();
+        let mut live = LiveStorm::new(Arc::clone(&host), vec![calm(), calm()]);
+        live.mark(READY, Instant::now());
+        live.mark(READY, Instant::now());
+        let ending = live.judge(Ending {
+            status: status::OK,
+            message: None,
+        });
+        assert_eq!(ending.status, status::FINDING);
+        assert!(ending.message.unwrap().contains("refused"));
+    }
+
+    #[test]
+    fn the_last_line_tells_the_digest() {
+        let storm = StormStatus {
+            running: false,
+            made: 8000,
+            total: Some(8000),
+            elapsed: 1_000_000_000,
+            digest: 0xabc,
+        };
+        assert_eq!(
+            end_line(1, &storm),
+            "storm over on device 1: 8,000 events, digest 0000000000000abc"
+        );
     }
 
     #[test]

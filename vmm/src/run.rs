@@ -168,10 +168,11 @@ pub fn boot(options: &Boot, start: Instant) -> Result<Ending, Error> {
     let vcpus = Vcpus::start(vcpus, &run_control, &events)?;
     let mut run = Run {
         supervisor: Supervisor::new(rules(options), start),
-        storm: LiveStorm::new(Arc::clone(&evgen), options.storm.clone()),
+        storm: LiveStorm::new(Arc::clone(&evgen), options.storms.clone()),
         timeline: Timeline::default(),
     };
     let ending = run.until_end(&inbox);
+    run.storm.finish();
     // The guest first: it uses all the others.
     drop(vcpus);
     drop(control);
@@ -213,6 +214,7 @@ fn add_evgen(
     });
     let config = Config {
         rings: options.rings,
+        vectors: options.vectors,
         ..Config::default()
     };
     let evgen = EvgenHost::start(

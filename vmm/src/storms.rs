@@ -9,7 +9,7 @@ use std::path::Path;
 
 use clap::{Args, Subcommand};
 use lockstorm_device_model::storm::{LIBRARY, MAX_DURATION_MS, MAX_FILE, Named, Outline};
-use lockstorm_device_model::{Storm, StormError};
+use lockstorm_device_model::{Fault, Storm, StormError};
 use thiserror::Error;
 
 use crate::console::tell;
@@ -48,7 +48,7 @@ enum Action {
     },
     /// Check a storm, and tell what it comes to
     Check {
-        /// Its name, file or token, or its short form rate=…[,burst=…][,seconds=…][,seed=…]
+        /// Its name, file or token, or its short form rate=N,burst=N,seconds=N,seed=N,FAULT=N
         #[arg(value_name = "STORM", value_parser = find)]
         storm: Storm,
         /// Rings of the device
@@ -58,7 +58,7 @@ enum Action {
     },
     /// Print the token that repeats a storm
     Token {
-        /// Its name, file or token, or its short form rate=…[,burst=…][,seconds=…][,seed=…]
+        /// Its name, file or token, or its short form rate=N,burst=N,seconds=N,seed=N,FAULT=N
         #[arg(value_name = "STORM", value_parser = find)]
         storm: Storm,
     },
@@ -87,7 +87,7 @@ pub enum FindError {
         source: StormError,
     },
     /// The short form does not have the form.
-    #[error("`{0}` is none of rate=N, burst=N, seconds=N, seed=N, or there twice")]
+    #[error("`{0}` is none of rate=N, burst=N, seconds=N, seed=N, FAULT=N, or there twice")]
     Pair(String),
     /// More seconds than there can be.
     #[error("`seconds` is {0}, must be a whole number from 1 to {max}", max = MAX_DURATION_MS / 1000)]
@@ -132,10 +132,11 @@ fn read(name: &str) -> Result<Storm, FindError> {
 }
 
 /// A short form as a file: `rate=20000,burst=16,seconds=10,seed=1`, where all but `rate` may be
-/// left out.
+/// left out, and the names of faults may be added: `hang=5000` befalls one event in 5000.
 fn long_form(text: &str) -> Result<String, FindError> {
     let bad = |pair: &str| FindError::Pair(pair.to_owned());
     let (mut rate, mut burst, mut seconds, mut seed) = (None, None, None, None);
+    let mut odds = [None; Fault::COUNT];
     for pair in text.split(',') {
         let (key, value) = pair.split_once('=').ok_or_else(|| bad(pair))?;
         let slot = match key {
@@ -143,7 +144,10 @@ fn long_form(text: &str) -> Result<String, FindError> {
             "burst" => &mut burst,
             "seconds" => &mut seconds,
             "seed" => &mut seed,
-            _ => return Err(bad(pair)),
+            fault => {
+                let fault: Fault = fault.parse().map_err(|_| bad(pair))?;
+                &mut odds[fault as usize]
+            }
         };
         // What is a number to TOML and not to others shall not be one here.
         if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -171,6 +175,14 @@ fn long_form(text: &str) -> Result<String, FindError> {
         "burst = {burst}\nduration_ms = {}\n",
         seconds * 1000
     ));
+    if odds.iter().any(Option::is_some) {
+        file.push_str("[phase.faults]\n");
+    }
+    for (fault, odds) in Fault::ALL.iter().zip(odds) {
+        if let Some(odds) = odds {
+            file.push_str(&format!("{fault} = {odds}\n"));
+        }
+    }
     Ok(file)
 }
 
@@ -257,6 +269,10 @@ mod tests {
         let long =
             "seed = 9\n[[phase]]\npattern = 'burst'\nrate = 20000\nburst = 16\nduration_ms = 3000";
         assert_eq!(short, Storm::from_toml(long).unwrap());
+        let short = find("rate=5,self-reset=7,lost-interrupt=50,seconds=1").unwrap();
+        let long = "[[phase]]\npattern = 'burst'\nrate = 5\nburst = 1\nduration_ms = 1000\n\
+                    faults = { lost-interrupt = 50, self-reset = 7 }";
+        assert_eq!(short, Storm::from_toml(long).unwrap());
         let (short, long) = (find("rate=1"), find("rate=1,burst=1,seconds=10,seed=0"));
         assert_eq!(short.unwrap(), long.unwrap());
     }
@@ -277,6 +293,9 @@ mod tests {
             ("rate=-1", "`rate=-1`"),
             ("rate=0x1", "`rate=0x1`"),
             ("rate=1,rate=2", "twice"),
+            ("rate=1,hang=2,hang=3", "twice"),
+            ("rate=1,hang=0", "`faults.hang` is 0"),
+            ("rate=1,lost=2", "FAULT=N"),
             ("rate=1,speed=2", "`speed=2` is none of"),
             ("rate=1,seconds=0", "`seconds` is 0"),
             ("rate=1,seconds=86401", "from 1 to 86400"),

@@ -162,6 +162,12 @@ fn doorbells_beyond_any_ring_are_dropped_at_once() {
     guest.drain(0);
     guest.device.doorbell(&guest.memory, 0, 1, 0);
     assert_eq!(guest.drain(0)[0].sequence, 1 << 60);
+    assert_eq!(guest.read(Register::RingFull, 0, 8), (1 << 60) - 4);
+    // A ring that is off does not lack buffers.
+    guest.write(Register::RingEnable, 1, 0);
+    guest.device.doorbell(&guest.memory, 1, 5000, 0);
+    assert_eq!(guest.counted(1), (5000, 0));
+    assert_eq!(guest.read(Register::RingFull, 1, 8), 0);
 }
 
 #[test]

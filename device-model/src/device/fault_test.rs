@@ -189,6 +189,36 @@ fn a_ring_that_is_turned_off_is_right() {
 
 /// After these the driver has looked at the ring and found nothing new; with event index it must
 /// hear of the next event all the same.
+/// A driver that has taken bus mastering away may have freed the ring's memory.
+#[test]
+fn a_wrong_index_is_put_right_by_none_who_may_not_write() {
+    type Step = fn(&mut Guest);
+    let cases: [Step; 4] = [
+        |guest| guest.pass(2 * MILLISECOND),
+        |guest| guest.write(Register::RingEnable, 0, 0),
+        |guest| guest.write(Register::Control, 0, CONTROL_RESET.into()),
+        |guest| guest.config_write(0x54, &[1]),
+    ];
+    for (number, step) in cases.iter().enumerate() {
+        let mut guest = Guest::running(1);
+        inject_fault(&mut guest, 0, Fault::StaleIndex, 1);
+        guest.inject(0, 1);
+        guest.config_write(0x04, &[0b010]);
+        step(&mut guest);
+        guest.pass(2 * MILLISECOND);
+        assert_eq!(guest.used_index(0), 0, "case {number}");
+        assert_eq!(guest.device.due(), None, "case {number}");
+    }
+}
+
+#[test]
+fn spurious_interrupts_are_bounded_whatever_the_host_asks_for() {
+    let mut guest = Guest::running(1);
+    inject_fault(&mut guest, 0, Fault::SpuriousInterrupt, u32::MAX);
+    assert_eq!(guest.raised().len(), 65_536);
+    assert_eq!(came_about(&guest, Fault::SpuriousInterrupt), 65_536);
+}
+
 #[test]
 fn event_index_and_faults_of_the_index_do_not_silence_a_ring() {
     for fault in [Fault::EarlyInterrupt, Fault::StaleIndex, Fault::WildIndex] {
@@ -395,4 +425,13 @@ fn a_host_that_watches_gets_every_event_and_what_became_of_it() {
     guest.inject(0, 1);
     assert_eq!(guest.device.take_made(), (vec![], 0));
     assert_eq!(EVENT_SIZE, made[0].event.to_bytes().len());
+}
+
+#[test]
+fn a_host_that_watches_hears_of_doorbells_that_are_dropped_at_once() {
+    let mut guest = Guest::running(1);
+    guest.device.observe(true);
+    guest.device.doorbell(&guest.memory, 0, 5000, 0);
+    let (made, lost) = guest.device.take_made();
+    assert_eq!((made.len() as u64 + lost, lost), (5000, 5000 - 1024));
 }

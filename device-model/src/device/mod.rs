@@ -5,24 +5,24 @@
 mod config;
 #[cfg(test)]
 pub(crate) mod guest;
+mod host;
 mod registers;
 mod trouble;
 
-use lockstorm_abi::event::{
-    FLAG_ACKNOWLEDGE, PAYLOAD_SIZE, SOURCE_DOORBELL, SOURCE_INJECT, SOURCE_STORM,
-};
+use lockstorm_abi::event::{FLAG_ACKNOWLEDGE, PAYLOAD_SIZE, SOURCE_DOORBELL, SOURCE_STORM};
 use lockstorm_abi::identity::{MAX_RING_SIZE, MSIX_BAR, REGISTER_BAR, status_vector};
 use lockstorm_abi::registers::{CAUSE_SELF_RESET, cause_dropped, cause_error, decode};
 use thiserror::Error;
 use vm_memory::GuestMemory;
 
 use crate::config_space::{Bar, ConfigOutcome, ConfigSpace, bar_offset};
-use crate::fault::{Fault, FaultSet, Scope};
-use crate::journal::{Journal, Made};
-use crate::msix::{MsiSink, Msix, NoSuchVector};
-use crate::ring::{Access, Draft, Moment, Ring, RingStats, Signals};
-use crate::storm::{Progress, Storm, StormError, StormStatus};
+use crate::fault::{Fault, FaultSet};
+use crate::journal::Journal;
+use crate::msix::{MsiSink, Msix};
+use crate::ring::{Access, Draft, Moment, Ring, RingStats, Signals, Turn};
+use crate::storm::{Progress, StormStatus};
 pub use config::{Config, ConfigError};
+pub use host::Injection;
 use trouble::Trouble;
 
 /// Storm events made by one call to [`Evgen::advance`], so that nobody waits long for the device.
@@ -36,21 +36,6 @@ const LATENCIES_KEPT: usize = 4096;
 pub struct NoSuchRing {
     ring: usize,
     rings: usize,
-}
-
-/// Equal events to make on one ring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Injection {
-    /// The ring.
-    pub ring: usize,
-    /// Their kind.
-    pub kind: u16,
-    /// Their payload.
-    pub payload: [u8; PAYLOAD_SIZE],
-    /// How many.
-    pub count: u32,
-    /// Whether the handler is to acknowledge each.
-    pub acknowledge: bool,
 }
 
 /// What the device has counted.
@@ -248,103 +233,10 @@ impl<S: MsiSink> Evgen<S> {
         for _ in 0..served {
             self.generate(access, ring, draft, FaultSet::NONE, now);
         }
-        if count > served
-            && let Ok(target) = self.ring_mut(ring)
-        {
-            target.drop_events(SOURCE_DOORBELL, count - served);
-            self.report(cause_dropped(ring));
-        }
-    }
-
-    /// Makes equal events.
-    pub fn inject<M: GuestMemory>(
-        &mut self,
-        memory: &M,
-        injection: &Injection,
-        now: u64,
-    ) -> Result<(), NoSuchRing> {
-        self.ring_mut(injection.ring)?;
-        let now = self.tick(now);
-        let draft = Draft {
-            source: SOURCE_INJECT,
-            kind: injection.kind,
-            flags: u16::from(injection.acknowledge) * FLAG_ACKNOWLEDGE,
-            payload: injection.payload,
-            storm_offset: None,
-        };
-        let access = &mut Access::new(memory);
-        for _ in 0..injection.count {
-            self.generate(access, injection.ring, draft, FaultSet::NONE, now);
-        }
-        Ok(())
-    }
-
-    /// Makes the next `count` events of ring `ring` vanish: they count as delivered and are never
-    /// written. With it a test proves that it would notice a lost event.
-    pub fn withhold(&mut self, ring: usize, count: u32) -> Result<(), NoSuchRing> {
-        self.ring_mut(ring)?.withhold(count);
-        Ok(())
-    }
-
-    /// Lets `fault` befall the next `count` events or interrupts of ring `ring`, or the ring the
-    /// next `count` times that it is turned off. A fault of the device happens now, `count` times
-    /// over or, if it lasts, for `count` times its time, but for an hour at most; a spurious
-    /// interrupt is ring `ring`'s.
-    pub fn inject_fault<M: GuestMemory>(
-        &mut self,
-        memory: &M,
-        ring: usize,
-        fault: Fault,
-        count: u32,
-        now: u64,
-    ) -> Result<(), NoSuchRing> {
-        let target = self.ring_mut(ring)?;
-        match fault.scope() {
-            Scope::Event | Scope::Ring => target.arm(fault, count),
-            Scope::Now => {
-                let now = self.tick(now);
-                self.befall(&mut Access::new(memory), ring, fault, count, now);
-            }
-        }
-        Ok(())
-    }
-
-    /// Keeps the interrupts of `vector` pending, or lets them go, whatever the guest has masked.
-    pub fn hold_vector(&mut self, vector: u16, held: bool) -> Result<(), NoSuchVector> {
-        self.msix.hold(vector, held, &mut self.sink)
-    }
-
-    /// Ends all faults, those to come included, and resets the device as if it had done so itself.
-    pub fn host_reset<M: GuestMemory>(&mut self, memory: &M, now: u64) {
-        let now = self.tick(now);
-        self.trouble = Trouble::default();
-        for ring in &mut self.rings {
-            ring.disarm();
-        }
-        self.self_reset(&mut Access::new(memory), now);
-    }
-
-    /// Starts a storm. `instance` tells devices apart that storm at the same time: it is added to
-    /// the storm's seeds. The host then calls [`Self::advance`].
-    pub fn start_storm(
-        &mut self,
-        storm: &Storm,
-        instance: u64,
-        now: u64,
-    ) -> Result<(), StormError> {
-        let running = |storm: &Progress| storm.status().running;
-        if self.storm.as_ref().is_some_and(running) {
-            return Err(StormError::Running);
-        }
-        let now = self.tick(now);
-        self.storm = Some(Progress::begin(storm, instance, self.config.rings, now)?);
-        Ok(())
-    }
-
-    /// Ends the storm, if there is one.
-    pub fn stop_storm(&mut self) {
-        if let Some(storm) = &mut self.storm {
-            storm.stop();
+        if count > served {
+            self.serve(access, ring, now, |ring, turn| {
+                ring.drop_events(SOURCE_DOORBELL, count - served, turn);
+            });
         }
     }
 
@@ -384,23 +276,6 @@ impl<S: MsiSink> Evgen<S> {
         self.due()
     }
 
-    /// How long ago each event with the flag ACKNOWLEDGE had been delivered when it was
-    /// acknowledged, in nanoseconds, since the last call.
-    pub fn take_latencies(&mut self) -> Vec<u64> {
-        std::mem::take(&mut self.latencies)
-    }
-
-    /// Keeps each event that is made for [`Self::take_made`], or none any more.
-    pub fn observe(&mut self, on: bool) {
-        self.journal.watch(on);
-    }
-
-    /// The events made since the last call, oldest first, and how many more there were than are
-    /// kept.
-    pub fn take_made(&mut self) -> (Vec<Made>, u64) {
-        self.journal.take()
-    }
-
     /// Raises `vector`, for tests that are about nothing else.
     #[cfg(test)]
     pub(crate) fn trigger(&mut self, vector: u16) {
@@ -425,9 +300,11 @@ impl<S: MsiSink> Evgen<S> {
 
     /// Writing to guest memory takes bus mastering, like any write that a function makes itself.
     fn moment(&self, now: u64) -> Moment {
+        let bus_master = self.space.bus_master();
         Moment {
             now,
-            run: self.run && self.space.bus_master() && now >= self.trouble.idle_until(),
+            run: self.run && bus_master && now >= self.trouble.idle_until(),
+            bus_master,
         }
     }
 
@@ -439,26 +316,42 @@ impl<S: MsiSink> Evgen<S> {
         faults: FaultSet,
         now: u64,
     ) {
-        let moment = self.moment(now);
-        let Some(target) = self.rings.get_mut(ring) else {
-            return;
-        };
-        let signals = target.generate(access, draft, faults, moment, &mut self.journal);
-        self.signal(ring, signals);
+        self.serve(access, ring, now, |ring, turn| {
+            ring.generate(draft, faults, turn)
+        });
     }
 
     fn expire<M: GuestMemory>(&mut self, access: &mut Access<'_, M>, now: u64) {
-        let moment = self.moment(now);
         for ring in 0..self.rings.len() {
-            let target = &mut self.rings[ring];
-            if target.due().is_some_and(|due| due <= now) {
-                let (signals, late) = target.expire(access, moment, &mut self.journal);
-                self.signal(ring, signals);
-                if let Some(vector) = late {
+            if self.rings[ring].due().is_some_and(|due| due <= now) {
+                let late = self.serve(access, ring, now, Ring::expire);
+                if let Some(vector) = late.flatten() {
                     self.msix.trigger(vector.into(), &mut self.sink);
                 }
             }
         }
+    }
+
+    /// Gives ring `ring`, if there is one, a turn, and does what it then asks for.
+    fn serve<'m, M: GuestMemory, T>(
+        &mut self,
+        access: &mut Access<'m, M>,
+        ring: usize,
+        now: u64,
+        work: impl FnOnce(&mut Ring, &mut Turn<'_, 'm, M>) -> T,
+    ) -> Option<T> {
+        let moment = self.moment(now);
+        let target = self.rings.get_mut(ring)?;
+        let mut turn = Turn {
+            access,
+            moment,
+            journal: &mut self.journal,
+            signals: Signals::default(),
+        };
+        let result = work(target, &mut turn);
+        let signals = turn.signals;
+        self.signal(ring, signals);
+        Some(result)
     }
 
     /// Does what a ring asks for.
@@ -488,9 +381,8 @@ impl<S: MsiSink> Evgen<S> {
     /// `CONTROL` bit 1. Counters and sequence numbers go on. Configuration space and the MSI-X
     /// table are the bus's business, and stay; so does a storm, which is the host's.
     fn reset<M: GuestMemory>(&mut self, access: &mut Access<'_, M>, now: u64) {
-        let moment = self.moment(now);
-        for ring in &mut self.rings {
-            ring.reset(access, moment, &mut self.journal);
+        for ring in 0..self.rings.len() {
+            self.serve(access, ring, now, Ring::reset);
         }
         self.run = false;
         self.cause = 0;

@@ -85,14 +85,13 @@ impl<S: MsiSink> Evgen<S> {
     }
 
     fn enable<M: GuestMemory>(&mut self, memory: &M, ring: usize, on: bool, now: u64) {
-        let moment = self.moment(now);
-        let Some(target) = self.rings.get_mut(ring) else {
-            return;
-        };
         if !on {
-            let signals = target.turn_off(&mut Access::new(memory), moment, &mut self.journal);
-            self.signal(ring, signals);
-        } else if !target.turn_on(memory) {
+            self.serve(&mut Access::new(memory), ring, now, Ring::turn_off);
+        } else if self
+            .rings
+            .get_mut(ring)
+            .is_some_and(|ring| !ring.turn_on(memory))
+        {
             self.report(cause_error(ring));
         }
     }

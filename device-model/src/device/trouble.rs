@@ -13,6 +13,8 @@ use crate::ring::Access;
 const TIME: u64 = 500_000_000;
 /// The longest that a host can make it last.
 const TIME_MAX: u64 = 3_600_000_000_000;
+/// The most spurious interrupts at a time, so that nobody waits long for the device.
+const SPURIOUS_MAX: u32 = 65_536;
 
 /// Until when the device suffers from each fault that lasts.
 #[derive(Clone, Copy, Debug, Default)]
@@ -107,7 +109,7 @@ impl<S: MsiSink> Evgen<S> {
                 let Some(vector) = self.rings.get(ring).map(|ring| ring.vector) else {
                     return;
                 };
-                for _ in 0..count {
+                for _ in 0..count.min(SPURIOUS_MAX) {
                     self.journal.fault(fault);
                     self.msix.trigger(vector.into(), &mut self.sink);
                 }

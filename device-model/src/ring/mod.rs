@@ -5,16 +5,17 @@
 
 mod access;
 mod coalescing;
+mod delivery;
 mod queue;
 
 use std::collections::VecDeque;
 
-use lockstorm_abi::event::{Event, FLAG_ACKNOWLEDGE, PAYLOAD_SIZE, SOURCES};
+use lockstorm_abi::event::{PAYLOAD_SIZE, SOURCES};
 use lockstorm_abi::registers::{RING_STATE_ERROR, RING_STATE_OFF, RING_STATE_ON};
-use vm_memory::{Bytes, GuestAddress, GuestMemory};
+use vm_memory::GuestMemory;
 
-use crate::fault::{Fault, FaultSet, Scope};
-use crate::journal::{Fate, Journal, Made};
+use crate::fault::Fault;
+use crate::journal::Journal;
 pub(crate) use access::Access;
 use coalescing::Coalescing;
 pub(crate) use queue::Layout;
@@ -23,11 +24,6 @@ use queue::{SplitQueue, Unusable};
 /// For how long an event is held back, a used index is wrong, or a late interrupt is late, in
 /// nanoseconds.
 const DELAY: u64 = 1_000_000;
-/// Events with the flag ACKNOWLEDGE that are remembered until they are acknowledged. A driver that
-/// acknowledges none costs no more.
-const UNACKNOWLEDGED: usize = 64;
-/// Where no memory is: the last page of the address space.
-const UNMAPPED: GuestAddress = GuestAddress(u64::MAX - 0xfff);
 
 /// What a ring has counted. `generated == delivered + dropped + faulted` at every moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,6 +73,16 @@ pub(crate) struct Moment {
     pub now: u64,
     /// The device may write events to memory.
     pub run: bool,
+    /// It may write to memory at all.
+    pub bus_master: bool,
+}
+
+/// One turn of work for a ring: what it may use, and what comes of it.
+pub(crate) struct Turn<'t, 'm, M: GuestMemory> {
+    pub access: &'t mut Access<'m, M>,
+    pub moment: Moment,
+    pub journal: &'t mut Journal,
+    pub signals: Signals,
 }
 
 enum State {
@@ -187,35 +193,24 @@ impl Ring {
 
     /// Turns the ring off, out of the error state too. Its layout stays. What faults had put off
     /// happens before, so that the used ring is right, but for interrupts, which have no use now.
-    pub fn turn_off<M: GuestMemory>(
-        &mut self,
-        access: &mut Access<'_, M>,
-        moment: Moment,
-        journal: &mut Journal,
-    ) -> Signals {
-        let signals = self.settle(access, moment, journal);
+    pub fn turn_off<M: GuestMemory>(&mut self, turn: &mut Turn<'_, '_, M>) {
+        self.settle(turn);
         let late = &mut self.armed[Fault::LateInterrupt as usize];
         if *late > 0 && matches!(self.state, State::On(_)) {
             *late -= 1;
-            self.late = Some((moment.now.saturating_add(DELAY), self.vector));
+            self.late = Some((turn.moment.now.saturating_add(DELAY), self.vector));
         }
         self.state = State::Off;
         self.coalescing.flush();
         self.unacknowledged.clear();
-        Signals {
-            interrupts: 0,
-            ..signals
-        }
+        turn.signals.interrupts = 0;
     }
 
-    /// Turns the ring off and forgets what the driver has set. Counters and numbers go on.
-    pub fn reset<M: GuestMemory>(
-        &mut self,
-        access: &mut Access<'_, M>,
-        moment: Moment,
-        journal: &mut Journal,
-    ) {
-        self.turn_off(access, moment, journal);
+    /// Turns the ring off and forgets what the driver has set, without a word. Counters and numbers
+    /// go on.
+    pub fn reset<M: GuestMemory>(&mut self, turn: &mut Turn<'_, '_, M>) {
+        self.turn_off(turn);
+        turn.signals = Signals::default();
         self.layout = Layout::default();
         self.vector = self.index;
         self.coalescing = Coalescing::default();
@@ -241,72 +236,28 @@ impl Ring {
         self.late = None;
     }
 
-    /// Makes an event. Of the `faults` that could befall it the first one does; those of interrupts
-    /// befall the next interrupt.
-    pub fn generate<M: GuestMemory>(
+    /// Makes `count` events of `source` that are dropped without a look for buffers: more than a
+    /// ring that is on can have.
+    pub fn drop_events<M: GuestMemory>(
         &mut self,
-        access: &mut Access<'_, M>,
-        draft: Draft,
-        faults: FaultSet,
-        moment: Moment,
-        journal: &mut Journal,
-    ) -> Signals {
-        let fault = self.next_fault(faults);
-        let mut signals = Signals::default();
-        match self.held.take() {
-            Some(held)
-                if held.fault == Fault::ReorderedEvent
-                    && fault.is_none()
-                    && held.draft.source == draft.source =>
-            {
-                self.swap(access, held.draft, draft, moment, journal, &mut signals);
-                return signals;
-            }
-            Some(held) => self.release(access, &held, moment, journal, &mut signals),
-            None => {}
-        }
-        match fault {
-            Some(fault @ (Fault::EarlyInterrupt | Fault::ReorderedEvent))
-                if moment.run && matches!(self.state, State::On(_)) =>
-            {
-                self.held = Some(Held {
-                    draft,
-                    fault,
-                    until: moment.now.saturating_add(DELAY),
-                });
-                if fault == Fault::EarlyInterrupt {
-                    journal.fault(fault);
-                    self.interrupt(journal, &mut signals);
-                }
-            }
-            fault => {
-                let event = self.number(&draft, moment.now);
-                self.deliver(access, event, &draft, fault, moment, journal, &mut signals);
-            }
-        }
-        signals
-    }
-
-    /// Makes `count` events of `source` for which there is no buffer.
-    pub fn drop_events(&mut self, source: u16, count: u64) {
+        source: u16,
+        count: u64,
+        turn: &mut Turn<'_, '_, M>,
+    ) {
         self.sequence[usize::from(source)] += count;
         self.stats.generated += count;
         self.stats.dropped += count;
-        self.stats.full += count;
+        if turn.moment.run && matches!(self.state, State::On(_)) {
+            self.stats.full += count;
+        }
+        turn.signals.dropped = true;
+        turn.journal.skip(count);
     }
 
     /// The driver has acknowledged an event: how long ago it was delivered, in nanoseconds.
     pub fn acknowledge(&mut self, now: u64) -> Option<u64> {
         let delivered = self.unacknowledged.pop_front()?;
         Some(now.saturating_sub(delivered))
-    }
-
-    fn expect_acknowledgements(&mut self, count: u16, now: u64) {
-        for _ in 0..count {
-            if self.unacknowledged.len() < UNACKNOWLEDGED {
-                self.unacknowledged.push_back(now);
-            }
-        }
     }
 
     /// When [`Self::expire`] is to be called.
@@ -322,306 +273,36 @@ impl Ring {
         .min()
     }
 
-    /// Does what has been put off until now. The second value is the vector of a late interrupt.
-    pub fn expire<M: GuestMemory>(
-        &mut self,
-        access: &mut Access<'_, M>,
-        moment: Moment,
-        journal: &mut Journal,
-    ) -> (Signals, Option<u16>) {
-        let past = |time: Option<u64>| time.is_some_and(|time| time <= moment.now);
-        let mut signals = Signals::default();
+    /// Does what has been put off until now. Gives the vector of a late interrupt.
+    pub fn expire<M: GuestMemory>(&mut self, turn: &mut Turn<'_, '_, M>) -> Option<u16> {
+        let now = turn.moment.now;
+        let past = |time: Option<u64>| time.is_some_and(|time| time <= now);
         if past(self.held.as_ref().map(|held| held.until)) || past(self.wrong_until) {
-            signals = self.settle(access, moment, journal);
+            self.settle(turn);
         }
-        if self.coalescing.expire(moment.now) {
-            self.interrupt(journal, &mut signals);
+        if self.coalescing.expire(now) {
+            self.interrupt(turn);
         }
-        let late = self.late.filter(|&(at, _)| at <= moment.now);
+        let late = self.late.filter(|&(at, _)| at <= now);
         if late.is_some() {
             self.late = None;
-            journal.fault(Fault::LateInterrupt);
+            turn.journal.fault(Fault::LateInterrupt);
         }
-        (signals, late.map(|(_, vector)| vector))
+        late.map(|(_, vector)| vector)
     }
 
-    /// Makes the event that is held back, and puts a wrong used index right.
-    fn settle<M: GuestMemory>(
-        &mut self,
-        access: &mut Access<'_, M>,
-        moment: Moment,
-        journal: &mut Journal,
-    ) -> Signals {
-        let mut signals = Signals::default();
+    /// Makes the event that is held back, and puts a wrong used index right. A device that may not
+    /// write to memory leaves the index to the next event.
+    fn settle<M: GuestMemory>(&mut self, turn: &mut Turn<'_, '_, M>) {
         if let Some(held) = self.held.take() {
-            self.release(access, &held, moment, journal, &mut signals);
+            self.release(&held, turn);
         }
         if self.wrong_until.take().is_some()
+            && turn.moment.bus_master
             && let State::On(queue) = &self.state
-            && queue.publish(access).is_err()
+            && queue.publish(turn.access).is_err()
         {
-            self.fail(&mut signals);
-        }
-        signals
-    }
-
-    /// Makes an event that was held back, with the interrupt that it did not have yet.
-    fn release<M: GuestMemory>(
-        &mut self,
-        access: &mut Access<'_, M>,
-        held: &Held,
-        moment: Moment,
-        journal: &mut Journal,
-        signals: &mut Signals,
-    ) {
-        let fault = (held.fault == Fault::EarlyInterrupt).then_some(held.fault);
-        let event = self.number(&held.draft, moment.now);
-        self.deliver(access, event, &held.draft, fault, moment, journal, signals);
-    }
-
-    /// Makes two events, the second before the first.
-    fn swap<M: GuestMemory>(
-        &mut self,
-        access: &mut Access<'_, M>,
-        first: Draft,
-        second: Draft,
-        moment: Moment,
-        journal: &mut Journal,
-        signals: &mut Signals,
-    ) {
-        let before = self.number(&first, moment.now);
-        let after = self.number(&second, moment.now);
-        let mut deliver = |event, draft: &Draft| {
-            self.deliver(access, event, draft, None, moment, journal, signals) == Fate::Delivered
-        };
-        // Both, even if the first has no buffer: each must be counted.
-        if deliver(after, &second) & deliver(before, &first) {
-            journal.fault(Fault::ReorderedEvent);
+            self.fail(turn);
         }
     }
-
-    /// Which of `faults`, and of those armed, befalls the event that is made now.
-    fn next_fault(&mut self, faults: FaultSet) -> Option<Fault> {
-        if !faults.is_empty() {
-            for &fault in Fault::ALL {
-                if !faults.contains(fault) || fault.scope() != Scope::Event {
-                    continue;
-                }
-                if is_of_interrupt(fault) {
-                    self.arm(fault, 1);
-                } else {
-                    return Some(fault);
-                }
-            }
-        }
-        let armed = |fault: &&Fault| {
-            fault.scope() == Scope::Event
-                && !is_of_interrupt(**fault)
-                && self.armed[**fault as usize] > 0
-        };
-        let fault = *Fault::ALL.iter().find(armed)?;
-        self.armed[fault as usize] -= 1;
-        Some(fault)
-    }
-
-    fn number(&mut self, draft: &Draft, now: u64) -> Event {
-        let sequence = &mut self.sequence[usize::from(draft.source)];
-        let event = Event {
-            sequence: *sequence,
-            timestamp: now,
-            source: draft.source,
-            kind: draft.kind,
-            ring: self.index,
-            flags: draft.flags,
-            payload: draft.payload,
-        };
-        *sequence += 1;
-        self.stats.generated += 1;
-        event
-    }
-
-    /// Writes `event`, counts what becomes of it, and interrupts if it deserves that.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each is used, and none belongs to another"
-    )]
-    fn deliver<M: GuestMemory>(
-        &mut self,
-        access: &mut Access<'_, M>,
-        event: Event,
-        draft: &Draft,
-        fault: Option<Fault>,
-        moment: Moment,
-        journal: &mut Journal,
-        signals: &mut Signals,
-    ) -> Fate {
-        let (fate, befallen) = if self.withhold > 0 {
-            self.withhold -= 1;
-            (Fate::Withheld, None)
-        } else {
-            self.write(access, &event, fault, moment, journal, signals)
-        };
-        match fate {
-            Fate::Delivered | Fate::Withheld => self.stats.delivered += 1,
-            Fate::Faulted => self.stats.faulted += 1,
-            Fate::Dropped => {
-                self.stats.dropped += 1;
-                signals.dropped = true;
-            }
-        }
-        journal.made(|| {
-            let mut faults = FaultSet::NONE;
-            befallen.into_iter().for_each(|fault| faults.insert(fault));
-            Made {
-                event,
-                fate,
-                faults,
-                storm_offset: draft.storm_offset,
-            }
-        });
-        fate
-    }
-
-    /// Writes `event` to the next buffer, as `fault` has it. Gives the fault if it came about.
-    fn write<M: GuestMemory>(
-        &mut self,
-        access: &mut Access<'_, M>,
-        event: &Event,
-        fault: Option<Fault>,
-        moment: Moment,
-        journal: &mut Journal,
-        signals: &mut Signals,
-    ) -> (Fate, Option<Fault>) {
-        let State::On(queue) = &mut self.state else {
-            return (Fate::Dropped, None);
-        };
-        if !moment.run {
-            return (Fate::Dropped, None);
-        }
-        match put(queue, access, event, fault) {
-            Ok(Put { used: 0, .. }) => {
-                self.stats.full += 1;
-                (Fate::Dropped, None)
-            }
-            Ok(Put { used, wanted }) => {
-                self.stats.extra += u64::from(used - 1);
-                let befallen = fault.filter(|&fault| match fault {
-                    Fault::DuplicateEvent => used == 2,
-                    // Was counted when its interrupt was sent.
-                    Fault::EarlyInterrupt => false,
-                    _ => true,
-                });
-                if let Some(fault) = befallen {
-                    journal.fault(fault);
-                }
-                let wrong = matches!(fault, Some(Fault::StaleIndex | Fault::WildIndex));
-                self.wrong_until = wrong.then(|| moment.now.saturating_add(DELAY));
-                if fault != Some(Fault::EarlyInterrupt) {
-                    if self.coalescing.event(wanted, moment.now) {
-                        self.interrupt(journal, signals);
-                    } else {
-                        self.stats.quiet += 1;
-                    }
-                }
-                if matches!(fault, Some(Fault::CorruptChecksum | Fault::UnmappedDma)) {
-                    return (Fate::Faulted, befallen);
-                }
-                if event.flags & FLAG_ACKNOWLEDGE != 0 {
-                    self.expect_acknowledgements(used, moment.now);
-                }
-                (Fate::Delivered, befallen)
-            }
-            Err(Unusable) => {
-                self.fail(signals);
-                (Fate::Dropped, None)
-            }
-        }
-    }
-
-    /// Sends an interrupt, as the faults have it that await the next one.
-    fn interrupt(&mut self, journal: &mut Journal, signals: &mut Signals) {
-        for (fault, interrupts) in [(Fault::LostInterrupt, 0), (Fault::DuplicateInterrupt, 2)] {
-            let armed = &mut self.armed[fault as usize];
-            if *armed > 0 {
-                *armed -= 1;
-                journal.fault(fault);
-                signals.interrupts += interrupts;
-                return;
-            }
-        }
-        signals.interrupts += 1;
-    }
-
-    fn fail(&mut self, signals: &mut Signals) {
-        self.state = State::Error;
-        self.wrong_until = None;
-        signals.failed = true;
-    }
-}
-
-/// Whether `fault` befalls an interrupt rather than an event.
-fn is_of_interrupt(fault: Fault) -> bool {
-    matches!(fault, Fault::LostInterrupt | Fault::DuplicateInterrupt)
-}
-
-/// What was written to the queue.
-struct Put {
-    /// Buffers used: none if none was available.
-    used: u16,
-    /// Whether the driver wants an interrupt for it.
-    wanted: bool,
-}
-
-/// Writes `event` into the next available buffer, as `fault` has it.
-fn put<M: GuestMemory>(
-    queue: &mut SplitQueue,
-    access: &mut Access<'_, M>,
-    event: &Event,
-    fault: Option<Fault>,
-) -> Result<Put, Unusable> {
-    let mut bytes = event.to_bytes();
-    if fault == Some(Fault::CorruptChecksum) {
-        let bit = event.sequence % 64;
-        bytes[56 + bit as usize / 8] ^= 1 << (bit % 8);
-    }
-    let copies = 1 + u16::from(fault == Some(Fault::DuplicateEvent));
-    let mut used = 0;
-    while used < copies
-        && let Some(buffer) = queue.next_buffer(access)?
-    {
-        if fault == Some(Fault::UnmappedDma) {
-            // As on a bus: nobody answers, and the device does not care.
-            let _ = access.memory.write_slice(&bytes, UNMAPPED);
-        } else {
-            access
-                .memory
-                .write_slice(&bytes, buffer.address)
-                .map_err(|_| Unusable)?;
-        }
-        queue.use_buffer(access, &buffer)?;
-        used += 1;
-    }
-    if used == 0 {
-        return Ok(Put {
-            used,
-            wanted: false,
-        });
-    }
-    let wanted = match fault {
-        Some(Fault::StaleIndex) => true,
-        Some(Fault::WildIndex) => {
-            queue.publish_wild(access)?;
-            true
-        }
-        // Its interrupt came before; whether the next one has one is decided for both.
-        Some(Fault::EarlyInterrupt) => {
-            queue.publish(access)?;
-            false
-        }
-        _ => {
-            queue.publish(access)?;
-            queue.wants_interrupt(access)?
-        }
-    };
-    Ok(Put { used, wanted })
 }

@@ -152,3 +152,7 @@ fn restarts(evidence: &Evidence, counter: impl Fn(&FaultCounters) -> u64) -> i64
         counter(&evidence.before.faults),
     )
 }
+
+#[cfg(test)]
+#[path = "fault_law_test.rs"]
+mod tests;

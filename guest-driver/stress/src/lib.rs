@@ -8,6 +8,8 @@
 //! [`report`] do no input or output at all.
 
 pub mod device;
+#[cfg(test)]
+mod example;
 pub mod exit_device;
 mod fault_law;
 pub mod faults;

@@ -98,13 +98,21 @@ impl Report {
         Ok(text)
     }
 
-    /// The faults that came about, with their numbers.
+    /// The faults that came about: how often, and how often they were noticed.
     pub fn faults(&self) -> String {
-        let faults: Vec<_> = (0..KINDS.len())
-            .map(|kind| (kind, self.sum(|verdict| verdict.came_about(kind))))
-            .filter(|&(_, count)| count != 0)
-            .map(|(kind, count)| format!("{} {}", KINDS[kind].name, thousands(count)))
-            .collect();
+        let fault = |number: usize| {
+            let came_about = self.sum(|verdict| verdict.came_about(number));
+            let noticed = match KINDS[number].noticed {
+                Some(_) => {
+                    let noticed = self.sum(|verdict| verdict.noticed(number));
+                    format!(" ({} noticed)", thousands(noticed))
+                }
+                None => String::new(),
+            };
+            let name = KINDS[number].name;
+            (came_about != 0).then(|| format!("{name} {}{noticed}", thousands(came_about)))
+        };
+        let faults: Vec<_> = (0..KINDS.len()).filter_map(fault).collect();
         match faults.as_slice() {
             [] => "no fault".to_owned(),
             faults => faults.join(", "),
@@ -385,6 +393,7 @@ mod tests {
             };
             verdict.faults[CORRUPT_CHECKSUM].came_about = 3;
             verdict.faults[UNMAPPED_DMA].came_about = 4;
+            verdict.faults[2].came_about = 1;
         }
         let figures = "faulted 0, but corrupt-checksum came about 3 times".to_owned();
         for kind in [CORRUPT_CHECKSUM, UNMAPPED_DMA] {
@@ -393,7 +402,8 @@ mod tests {
         assert_eq!(report.violations().len(), 1);
         assert_eq!(
             report.faults(),
-            "lost-interrupt 2,400,000, corrupt-checksum 6, unmapped-dma 8"
+            "lost-interrupt 2,400,000 (2,200,000 noticed), duplicate-interrupt 2, corrupt-checksum 6 (0 noticed), \
+             unmapped-dma 8 (0 noticed)"
         );
         let tables = report.tables().unwrap();
         for line in tables.lines() {

@@ -21,7 +21,7 @@ use crate::machine::run_control::{PauseError, RunControl};
 
 /// Events or faults that one request may make, so that neither the next in line nor the end of the
 /// run waits for long.
-const COUNTS: RangeInclusive<u32> = 1..=65_536;
+pub(super) const COUNTS: RangeInclusive<u32> = 1..=65_536;
 
 /// Does what requests say.
 pub trait Handler: Send + Sync {

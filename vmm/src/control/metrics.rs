@@ -74,7 +74,7 @@ pub(super) fn text(stats: &MachineStats) -> String {
     text.family(
         "latency_seconds",
         "histogram",
-        "From the raising of an interrupt to the handler's acknowledgement.",
+        "From the delivery of an event to the acknowledgement by its handler.",
     );
     for (device, counts) in stats.devices.iter().enumerate() {
         if let Some(latency) = &counts.latency {

@@ -41,7 +41,8 @@ pub enum Request {
     Fault(InjectFault),
     /// Keeps the interrupts of a vector pending, or lets them go again.
     Mask(Mask),
-    /// Resets a device as at power-on, which also ends every fault that is still at work.
+    /// Ends all faults of a device, those to come included, and has it reset itself, as
+    /// `device-model/SPEC.md` tells: the driver hears of it.
     Reset(Reset),
     /// Tells what was counted.
     Stats {},
@@ -68,11 +69,13 @@ pub struct Inject {
     pub ring: usize,
     /// How many: 1 to 65,536.
     #[serde(default = "one")]
+    #[cfg_attr(test, schemars(range(min = 1, max = 65_536)))]
     pub count: u32,
     /// What they carry as their kind.
     #[serde(default)]
     pub kind: u16,
-    /// Whether the handler acknowledges them. Each one then is a sample of latency.
+    /// Whether the handler acknowledges them. Each one then is a sample of latency, unless too many
+    /// wait for that already.
     #[serde(default)]
     pub acknowledge: bool,
 }
@@ -111,7 +114,7 @@ pub struct StormStart {
 pub struct InjectFault {
     /// Device, counted from 0.
     pub device: usize,
-    /// Ring, counted from 0. Of no meaning for a fault of the whole device.
+    /// Ring, counted from 0. A fault of the whole device takes any.
     #[serde(default)]
     pub ring: usize,
     /// Name of the fault.
@@ -120,6 +123,7 @@ pub struct InjectFault {
     pub fault: Fault,
     /// How often: for a fault of events, how many of the next ones it befalls. 1 to 65,536.
     #[serde(default = "one")]
+    #[cfg_attr(test, schemars(range(min = 1, max = 65_536)))]
     pub count: u32,
 }
 

@@ -12,6 +12,7 @@ use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::{Schema, json_schema};
 use serde_json::{Map, Value, json};
 
+use super::commands::COUNTS;
 use super::examples::{self, Example};
 use super::reply::{EventLine, Reply};
 use super::request::{Id, MAX_ID, PROTOCOL, Request};
@@ -125,6 +126,24 @@ fn the_examples_fit_the_schema() {
     assert!(looked_at > 200, "only {looked_at} values");
 }
 
+#[test]
+fn the_schema_has_the_limits_of_the_code() {
+    let schema = schema();
+    let requests = schema["$defs"]["Request"]["oneOf"].as_array().unwrap();
+    let mut limited = 0;
+    for request in requests {
+        let command = request["properties"]["command"]["const"].as_str().unwrap();
+        if ["inject", "fault"].contains(&command) {
+            let count = &request["properties"]["count"];
+            assert_eq!(count["minimum"], *COUNTS.start(), "{command}");
+            assert_eq!(count["maximum"], *COUNTS.end(), "{command}");
+            limited += 1;
+        }
+    }
+    assert_eq!(limited, 2);
+    assert_eq!(schema["$defs"]["Id"]["anyOf"][1]["maxLength"], MAX_ID);
+}
+
 /// As much of JSON Schema as the types here make use of.
 fn fits(definitions: &Value, schema: &Value, value: &Value, looked_at: &mut usize) {
     *looked_at += 1;
@@ -234,13 +253,25 @@ fn the_documentation_is_the_code() {
         let _ = writeln!(text, "    → {reply}");
         members(&mut text, &schema["$defs"], request);
     }
+    let definitions = &schema["$defs"];
+    text.push_str("\n## What was counted\n");
+    for (heading, name) in [
+        ("`stats`", "MachineStats"),
+        ("Each of its `devices`", "DeviceStats"),
+        ("Each of their `rings`", "RingStats"),
+        ("`storm`", "StormStatus"),
+        ("`latency`", "Latency"),
+        ("Each of its `buckets`", "Bucket"),
+    ] {
+        let description = one_line(&definitions[name]["description"]);
+        let _ = write!(text, "\n{heading}: {description}\n");
+        members(&mut text, definitions, &definitions[name]);
+    }
     let line = serde_json::to_string(&examples::event_line()).unwrap();
     let _ = write!(text, "\n## Stream of events\n\n    {line}\n");
-    members(
-        &mut text,
-        &schema["$defs"],
-        &schema["$defs"]["StreamedEvent"],
-    );
+    for name in ["EventLine", "StreamedEvent"] {
+        members(&mut text, definitions, &definitions[name]);
+    }
     assert!(MAX_ID == 64 && text.contains("64 bytes"));
     hold("control.md", &text);
 }

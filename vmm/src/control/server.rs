@@ -163,7 +163,7 @@ enum Entrance {
     Socket(SocketFile),
     Port {
         client: Client<File>,
-        /// Since when there is no client, as far as the port has told.
+        /// When the port last told of anything, if it told that there is no client.
         deserted: Option<Instant>,
     },
     /// The port broke.
@@ -278,10 +278,10 @@ impl Service {
             Entrance::Closed => return Ok(()),
             Entrance::Port { client, deserted } => {
                 if let Some(ready) = ready {
-                    if ready & EventSet::HANG_UP.bits() == 0 {
-                        *deserted = None;
-                    } else {
-                        deserted.get_or_insert_with(Instant::now);
+                    let gone = ready & EventSet::HANG_UP.bits() != 0;
+                    // What comes now may be from the next client already: the time begins anew.
+                    *deserted = gone.then(Instant::now);
+                    if gone {
                         client.connection.hang_up();
                     }
                 }

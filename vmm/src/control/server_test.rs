@@ -3,6 +3,7 @@
 //! The server with real sockets and a handler that only counts.
 
 use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Mutex, mpsc};
@@ -357,4 +358,32 @@ fn a_refusal_has_the_id_too() {
         .write_all(b"{\"id\":5,\"command\":\"x\"}\n")
         .unwrap();
     assert!(line(&mut stream).contains(r#""ok":false,"id":5,"#));
+}
+
+/// A port whose other end is the test, which cannot come back once it is gone.
+fn port() -> (UnixStream, Arc<Counting>, ControlServer) {
+    let (near, far) = UnixStream::pair().unwrap();
+    near.set_nonblocking(true).unwrap();
+    far.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let handled = Arc::new(Counting::new());
+    let endpoint = Endpoint::Port(File::from(OwnedFd::from(near)));
+    let server = ControlServer::start(endpoint, handled.clone(), Box::new(|| {})).unwrap();
+    (far, handled, server)
+}
+
+#[test]
+fn on_a_port_the_stream_ends_a_while_after_its_client() {
+    let (far, handled, _server) = port();
+    let mut far = BufReader::new(far);
+    let request = b"{\"command\":\"events\",\"on\":true}\n";
+    far.get_mut().write_all(request).unwrap();
+    assert!(line(&mut far).contains(r#""ok":true"#));
+    handled.wait_observed(&[0, 1, 2]);
+    handled.make(2, 7);
+    assert!(line(&mut far).contains(r#""device":2"#));
+    // As long as the client is there, the stream is, however quiet it is.
+    std::thread::sleep(PORT_PATIENCE + Duration::from_millis(100));
+    assert_eq!(*handled.observed.lock().unwrap(), [0, 1, 2]);
+    drop(far);
+    handled.wait_observed(&[]);
 }

@@ -35,7 +35,7 @@ pub struct DeviceStats {
     pub faults: BTreeMap<String, u64>,
     /// The storm that runs, or the last one.
     pub storm: Option<StormStatus>,
-    /// From the raising of an interrupt to the handler's acknowledgement, if there was any.
+    /// From the delivery of an event to the acknowledgement by its handler, if there was any.
     pub latency: Option<Latency>,
 }
 

@@ -278,6 +278,15 @@ mod tests {
         RunControl::new(Clock::new(Instant::now())).unwrap()
     }
 
+    /// Ends the vCPUs however a test ends, or it would wait for them for ever.
+    struct EndAtLast<'a>(&'a RunControl);
+
+    impl Drop for EndAtLast<'_> {
+        fn drop(&mut self) {
+            self.0.end();
+        }
+    }
+
     fn wait_until(what: &str, done: impl Fn() -> bool) {
         let begin = Instant::now();
         while !done() {
@@ -292,6 +301,7 @@ mod tests {
         let control = control();
         let (turns, resumed) = (AtomicU64::new(0), AtomicU64::new(0));
         thread::scope(|scope| {
+            let _end = EndAtLast(&control);
             for _ in 0..VCPUS {
                 scope.spawn(|| vcpu(&control, &turns, &resumed));
             }
@@ -324,6 +334,7 @@ mod tests {
         // Also by a vCPU that starts only then.
         control.pause().unwrap();
         thread::scope(|scope| {
+            let _end = EndAtLast(&control);
             scope.spawn(|| vcpu(&control, &turns, &resumed));
             wait_until("vCPU", || control.lock().parked == 1);
             assert!(control.end());
@@ -336,6 +347,7 @@ mod tests {
         let control = control();
         let (left, turns) = (AtomicBool::new(false), AtomicU64::new(0));
         thread::scope(|scope| {
+            let _end = EndAtLast(&control);
             scope.spawn(|| {
                 let seat = control.seat();
                 // Stuck in something that no signal ends.

@@ -168,6 +168,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn without_a_machine_there_is_nothing_to_see() {
+        let folder = vmm_sys_util::tempdir::TempDir::new().unwrap();
+        let top = Top {
+            socket: folder.as_path().join("control"),
+            interval: 1.0,
+            plain: false,
+            once: false,
+        };
+        assert_eq!(run(&top), status::UNAVAILABLE);
+    }
+
+    #[test]
     fn intervals_are_neither_nothing_nor_for_ever() {
         for (text, valid) in [
             ("1", true),

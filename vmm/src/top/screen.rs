@@ -3,11 +3,14 @@
 //! The terminal while `top` has it.
 
 use std::io::{self, Stdout};
+use std::process;
 use std::time::Instant;
 
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use ratatui::{Frame, Terminal};
+
+use crate::signals::on_signal;
 
 /// What the user did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,12 +21,17 @@ pub enum Key {
     Other,
 }
 
-/// The terminal, raw and on its alternate screen for as long as this lives, and over a panic.
+/// The terminal, raw and on its alternate screen for as long as this lives, and over a panic or a
+/// signal.
 pub struct Screen(Terminal<CrosstermBackend<Stdout>>);
 
 impl Screen {
     /// Takes the terminal on stdin and stdout.
     pub fn enter() -> io::Result<Self> {
+        on_signal(|signal| {
+            let _ = ratatui::try_restore();
+            process::exit(128 + signal);
+        })?;
         ratatui::try_init().map(Self)
     }
 

@@ -188,7 +188,7 @@ impl EvgenHost {
             .collect()
     }
 
-    /// From the raising of an interrupt to its acknowledgement, by device; `None` where nothing was
+    /// From the delivery of an event to its acknowledgement, by device; `None` where nothing was
     /// acknowledged yet.
     pub fn latencies(&self) -> Vec<Option<Latencies>> {
         let functions = self.functions.iter();

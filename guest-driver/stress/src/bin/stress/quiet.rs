@@ -126,7 +126,10 @@ fn device_motion(device: usize, before: &Counters, after: &Counters) -> Option<S
         ]
         .into_iter()
         .find(|(_, before, after)| before != after)
-        .unwrap_or(("something", 0, 1));
+        .unwrap_or_else(|| {
+            let faults = |counters: &Counters| counters.came_about.iter().sum();
+            ("faults", faults(before), faults(after))
+        });
         (format!("evgen{device}: {name}"), before, after)
     });
     let (before, after) = (

@@ -121,6 +121,13 @@ impl<'a> Play<'a> {
                 .try_for_each(|(device, log)| reader::drain(device, log))
         })
         .map_err(RunError::QuietBefore)?;
+        say(format_args!(
+            "stress: injectors {}, readers {}, devices {}, seconds {}",
+            options.injectors,
+            readers,
+            devices.len(),
+            options.seconds
+        ));
         let logs = quiet
             .iter()
             .zip(logs)
@@ -138,13 +145,6 @@ impl<'a> Play<'a> {
     /// Hammers, waits until all is quiet, and judges.
     pub fn round(&mut self) -> Result<Report, RunError> {
         let options = self.options;
-        say(format_args!(
-            "stress: injectors {}, readers {}, devices {}, seconds {}",
-            options.injectors,
-            self.readers,
-            self.devices.len(),
-            options.seconds
-        ));
         let indices: Vec<_> = self.devices.iter().map(Device::index).collect();
         let start_reader = |number| {
             let (place, mode) = reader::part(number, indices.len());

@@ -8,7 +8,9 @@ use crate::function::COMMAND;
 
 const COMMAND_MEMORY: u8 = 1 << 1;
 const REGISTER_BAR: u8 = 0;
-/// Offset of ring 0's `RING_ENABLE` in the registers (datasheet, "Registers").
+/// Offset of `STATUS_VECTOR` in the registers (datasheet, "Registers").
+const STATUS_VECTOR: usize = 0x01c;
+/// Offset of ring 0's `RING_ENABLE`.
 const RING_ENABLE: usize = 0x404;
 
 /// The state after a function level reset of a device that was in use.
@@ -26,9 +28,9 @@ pub struct AfterReset {
 
 /// Takes the device from its driver, leaves it in disorder, resets it, and gives it back.
 pub fn reset(bench: &mut Bench) -> Result<AfterReset, Failure> {
-    let (vectors, rings) = (bench.vectors()?, bench.rings()?);
+    let vectors = bench.vectors()?;
     // The host has something set aside for these.
-    for ring in 0..rings {
+    for ring in 0..bench.rings()? {
         bench.inject(ring, 1)?;
     }
 
@@ -40,12 +42,15 @@ pub fn reset(bench: &mut Bench) -> Result<AfterReset, Failure> {
         bench.write(bench.entry(vector)?, 0xfee0_0000_u64)?;
         bench.write(bench.entry(vector)? + 8, 0x55_u64)?;
     }
-    // A ring without memory is an error, which the status vector tells of.
-    Bar::map(&bench.function.bar_path(REGISTER_BAR))?.write(RING_ENABLE, 1_u32)?;
+    // A ring without memory is an error, which the status vector tells of. Any vector can be that.
+    let registers = Bar::map(&bench.function.bar_path(REGISTER_BAR))?;
+    registers.write(STATUS_VECTOR, vectors as u32 - 1)?;
+    registers.write(RING_ENABLE, 1_u32)?;
+    drop(registers);
     expect(
         "pending vectors before reset",
         bench.pending()?,
-        vec![rings],
+        vec![vectors - 1],
     )?;
     unbound.reset()?;
     let mut after = AfterReset {
