@@ -5,7 +5,9 @@
 use std::collections::BTreeSet;
 
 use lockstorm_abi::event::{Event, SOURCE_STORM};
-use lockstorm_abi::registers::{CONTROL_RESET, HEALTH_BUSY, HEALTH_RUN, Register};
+use lockstorm_abi::registers::{
+    CONTROL_RESET, HEALTH_BUSY, HEALTH_RUN, RING_FEATURE_EVENT_INDEX, Register,
+};
 
 use super::guest::{Guest, RING_SIZE};
 use crate::{Fault, Storm};
@@ -186,4 +188,34 @@ fn the_same_token_makes_the_same_events_byte_for_byte() {
     assert_eq!((late, late_digest), (first.clone(), digest));
     let (other, other_digest) = run(20 * MICROSECOND, 1);
     assert!(other != first && other_digest != digest);
+}
+
+/// With event index a ring may interrupt rarely. A storm's faults of interrupts do not pile up until
+/// it does.
+#[test]
+fn faults_of_interrupts_do_not_outlive_their_storm() {
+    let mut guest = Guest::running(1);
+    guest.write(Register::RingEnable, 0, 0);
+    guest.write(Register::RingFeatures, 0, RING_FEATURE_EVENT_INDEX.into());
+    guest.lay_out(0);
+    guest.set_used_event(0, 0x7000);
+    guest.write(Register::RingEnable, 0, 1);
+    let storm = "[[phase]]\npattern = 'periodic'\nrate = 1000\nduration_ms = 100\n\
+                 faults = { lost-interrupt = 1, duplicate-interrupt = 1 }";
+    let storm = Storm::from_toml(storm).unwrap();
+    guest.device.start_storm(&storm, 0, 0).unwrap();
+    for _ in 0..100 {
+        guest.pass(MILLISECOND);
+        guest.drain(0);
+    }
+    assert!(guest.raised().is_empty());
+    let interrupts = |guest: &mut Guest| {
+        guest.set_used_event(0, guest.used_index(0));
+        guest.inject(0, 1);
+        guest.drain(0);
+        guest.raised().len()
+    };
+    assert_eq!(interrupts(&mut guest), 0);
+    assert_eq!(interrupts(&mut guest), 2);
+    assert_eq!(interrupts(&mut guest), 1);
 }

@@ -64,7 +64,8 @@ enum Turn {
 }
 
 /// Storms and faults on a device whose driver does everything right: what it takes out of its rings
-/// is what the device says that it put in, and no ring ends in the error state.
+/// is what the device says that it put in, no ring ends in the error state, and every event that was
+/// asked for is accounted for.
 pub fn storm_run(data: &[u8]) {
     let mut plan = Unstructured::new(data);
     let Ok(rings) = plan.int_in_range(1..=8_u8) else {
@@ -79,8 +80,14 @@ pub fn storm_run(data: &[u8]) {
     for driver in &mut drivers {
         driver.turn_on(&mut machine, false);
     }
+    let mut asked_for = 0;
     for turn in steps::<Turn>(&mut plan) {
+        let before = of_storm(&machine);
+        asked_for += asks_for(&machine, &turn);
         take(&mut machine, &mut drivers, &turn);
+        if !matches!(turn, Turn::Storm { .. }) {
+            asked_for += of_storm(&machine) - before;
+        }
         for driver in &mut drivers {
             driver.look(&mut machine);
         }
@@ -89,6 +96,25 @@ pub fn storm_run(data: &[u8]) {
     machine.take(&Step::HostReset);
     for driver in &mut drivers {
         driver.look(&mut machine);
+    }
+    let stats = machine.device.stats();
+    let generated: u64 = stats.rings.iter().map(|ring| ring.generated).sum();
+    assert_eq!(generated, asked_for);
+}
+
+/// Events that the storm that runs, or the last one that did, has made.
+fn of_storm(machine: &Machine) -> u64 {
+    machine.device.stats().storm.map_or(0, |storm| storm.made)
+}
+
+/// Events that the device has to make because of a turn. What rings at nobody's door makes none.
+fn asks_for(machine: &Machine, turn: &Turn) -> u64 {
+    let known = |ring: u8| ring % 9 < machine.device.config().rings;
+    let gone = machine.read(Register::Health, 0) == u64::MAX;
+    match *turn {
+        Turn::Inject { ring, count, .. } if known(ring) => count.into(),
+        Turn::Doorbell { ring, count } if known(ring) && !gone => count.into(),
+        _ => 0,
     }
 }
 
