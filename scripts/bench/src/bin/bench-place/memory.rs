@@ -24,25 +24,39 @@ pub fn measure(images: &Images) -> Vec<Measurement> {
     for (kind, driver) in [("no driver", false), ("driver", true)] {
         for devices in DEVICES {
             let subject = format!("{devices} devices, {kind}");
-            let mut result = Measurement::new("memory", &subject, "KiB");
+            let mut all = Measurement::new("memory", &subject, "KiB");
+            let mut anonymous = Measurement::new("anonymous memory", &subject, "KiB");
             match resident(images, devices, driver) {
                 Ok(kib) => {
-                    eprintln!("memory beyond the guest's, {subject}: {kib} KiB");
-                    result.samples.push(kib as f64);
+                    eprintln!(
+                        "memory beyond the guest's, {subject}: {} KiB, {} of them in no file",
+                        kib.all, kib.anonymous
+                    );
+                    all.samples.push(kib.all as f64);
+                    anonymous.samples.push(kib.anonymous as f64);
                 }
                 Err(error) => {
                     eprintln!("memory, {subject}: {error}");
-                    result.failure = Some(error);
+                    all.failure = Some(error.clone());
+                    anonymous.failure = Some(error);
                 }
             }
-            results.push(result);
+            results.extend([all, anonymous]);
         }
     }
     results
 }
 
-/// KiB of the running machine's memory that are resident and not the guest's.
-fn resident(images: &Images, devices: u8, driver: bool) -> Result<u64, String> {
+/// KiB that are resident and not the guest's.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Resident {
+    all: u64,
+    /// Of these, the ones that are no page of a file: all but the program itself.
+    anonymous: u64,
+}
+
+/// What the running machine has.
+fn resident(images: &Images, devices: u8, driver: bool) -> Result<Resident, String> {
     let mut command = if driver {
         // The marker comes from the guest's shell only when init has loaded the driver.
         let mut command = images.lockstorm(&images.guest(), devices);
@@ -70,8 +84,9 @@ const NEIGHBOUR_MAX_KIB: u64 = 4096;
 
 /// Adds up what is resident in the mappings of `smaps`, less the guest's, which is known by its size.
 /// A neighbour that the kernel shows with it counts as if all of it were resident.
-fn beside_guest(smaps: &str, guest_kib: u64) -> Result<u64, String> {
-    let (mut guests, mut sum, mut size) = (0, 0, 0);
+fn beside_guest(smaps: &str, guest_kib: u64) -> Result<Resident, String> {
+    let (mut guests, mut size) = (0, 0);
+    let mut sum = Resident::default();
     let guest = guest_kib..guest_kib + NEIGHBOUR_MAX_KIB;
     for line in smaps.lines() {
         if let Some(kib) = kib(line, "Size:") {
@@ -79,10 +94,15 @@ fn beside_guest(smaps: &str, guest_kib: u64) -> Result<u64, String> {
         } else if let Some(kib) = kib(line, "Rss:") {
             if guest.contains(&size) {
                 guests += 1;
-                sum += size - guest_kib;
+                sum.all += size - guest_kib;
+                sum.anonymous += size - guest_kib;
             } else {
-                sum += kib;
+                sum.all += kib;
             }
+        } else if let Some(kib) = kib(line, "Anonymous:")
+            && !guest.contains(&size)
+        {
+            sum.anonymous += kib;
         }
     }
     match guests {
@@ -108,18 +128,22 @@ Size:               1024 kB
 KernelPageSize:        4 kB
 Rss:                 700 kB
 Pss:                 350 kB
+Anonymous:             8 kB
 7f0000000000-7f0020000000 rw-p 00000000 00:00 0
 Size:             524288 kB
 Rss:              123456 kB
+Anonymous:        123456 kB
 7ffc00000000-7ffc00021000 rw-p 00000000 00:00 0   [stack]
 Size:                132 kB
 Rss:                  12 kB
+Anonymous:            12 kB
 ";
 
     #[test]
     fn guest_memory_does_not_count() {
-        assert_eq!(beside_guest(SMAPS, 524_288), Ok(712));
-        assert_eq!(beside_guest(SMAPS, 524_284), Ok(716));
+        let sum = |all, anonymous| Ok(Resident { all, anonymous });
+        assert_eq!(beside_guest(SMAPS, 524_288), sum(712, 20));
+        assert_eq!(beside_guest(SMAPS, 524_284), sum(716, 24));
         assert!(beside_guest(SMAPS, 524_292).is_err());
         assert!(beside_guest(&[SMAPS, SMAPS].concat(), 524_288).is_err());
     }

@@ -155,9 +155,17 @@ pub fn memory(measurements: &Measurements) -> Vec<Figure> {
                     "each further idle device",
                 ),
             };
-            let one = measurements.value("memory", &format!("1 devices, {kind}"));
+            let subject = format!("1 devices, {kind}");
+            let one = measurements.value("memory", &subject);
+            let anonymous = measurements.value("anonymous memory", &subject);
             [
                 Figure::alone("memory", first, one, Some(Aim::AtMost(2048.0))),
+                Figure::alone(
+                    "memory",
+                    "of that, not pages of the program's file",
+                    anonymous,
+                    None,
+                ),
                 Figure::alone(
                     "memory",
                     further,
