@@ -234,7 +234,8 @@ impl Registers {
         Ok(counts)
     }
 
-    fn ring_is_off(&self, ring: usize) -> bool {
+    /// Whether ring `ring` is off. One of a device that does not answer is not known to be.
+    pub(crate) fn ring_is_off(&self, ring: usize) -> bool {
         self.read32(Register::RingState, ring) == Ok(RING_STATE_OFF)
     }
 

@@ -106,7 +106,16 @@ impl Rings {
         for index in 0..self.rings.len() {
             self.set_up(index)?;
         }
-        self.registers().run()
+        self.registers().run()?;
+        // A device that reset itself before it ran has turned off what was on. One that does so from
+        // now on does not run any more, which the watchdog sees.
+        for (index, serviced) in self.rings.iter().enumerate() {
+            let in_use = serviced.service.lock().state == State::InUse;
+            if in_use && self.registers().ring_is_off(index) {
+                return Err(EAGAIN);
+            }
+        }
+        Ok(())
     }
 
     /// An interrupt of ring `index`: takes all that is there.

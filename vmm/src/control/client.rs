@@ -79,13 +79,14 @@ impl Client {
     /// Sends `request`; gives the reply, and the very line that it came in.
     ///
     /// Lines that are not for it are skipped: events, and on a port whatever was meant for the
-    /// client before. A refusal without an id is for this client if nothing else comes.
+    /// client before, of which the first line may be torn. A refusal without an id is for this client
+    /// if nothing else comes.
     pub fn request(&mut self, request: &Request) -> Result<(Reply, String), ClientError> {
         self.requests += 1;
         let id = Id::Text(format!("{}-{}", self.name, self.requests));
         let sent = self.stream.get_mut().write_all(&request.to_line(&id));
         let deadline = Instant::now() + PATIENCE;
-        let mut refusal = None;
+        let (mut refusal, mut torn) = (None, None);
         // Who was turned away can send nothing, and has been told why.
         let error = if let Err(error @ io::Error { .. }) = sent
             && error.kind() != ErrorKind::BrokenPipe
@@ -102,7 +103,10 @@ impl Client {
                 }
                 let reply: Reply = match serde_json::from_str(&line) {
                     Ok(reply) => reply,
-                    Err(error) => break error.into(),
+                    Err(error) => {
+                        torn = Some(ClientError::from(error));
+                        continue;
+                    }
                 };
                 if reply.id.as_ref() == Some(&id) {
                     return Ok((reply, line));
@@ -112,7 +116,7 @@ impl Client {
                 }
             }
         };
-        refusal.ok_or(error)
+        refusal.ok_or(torn.unwrap_or(error))
     }
 
     /// Waits for the next line of the event stream, for as long as it takes; gives it, and the
@@ -185,7 +189,7 @@ mod tests {
     fn replies_for_others_are_skipped() {
         let event = serde_json::to_string(&examples::event_line()).unwrap();
         let lines = format!(
-            "{event}\n{}\n{}\n{}\n{}\n",
+            "d\":3}}}}\n{event}\n{}\n{}\n{}\n{}\n",
             r#"{"ok":true}"#,
             r#"{"ok":false,"error":"for whom?"}"#,
             r#"{"ok":false,"id":"1-2-3","error":"for another"}"#,

@@ -42,6 +42,10 @@ pub(super) struct Connection<S> {
     kind: Kind,
     input: Vec<u8>,
     output: Vec<u8>,
+    /// What was written last is not the end of a line.
+    mid_line: bool,
+    /// The rest of that line is gone: the next one is to begin a new line.
+    torn: bool,
     /// Nothing more will be read; what is unread goes out first.
     closing: bool,
     /// In the middle of a line that is too long.
@@ -56,6 +60,8 @@ impl<S: Read + Write> Connection<S> {
             kind,
             input: Vec::new(),
             output: Vec::new(),
+            mid_line: false,
+            torn: false,
             closing: false,
             skipping: false,
         }
@@ -72,6 +78,7 @@ impl<S: Read + Write> Connection<S> {
 
     /// Throws away the replies that wait, because nobody will read them.
     pub(super) fn forget_unread(&mut self) {
+        self.torn |= self.mid_line;
         self.output.clear();
     }
 
@@ -86,9 +93,16 @@ impl<S: Read + Write> Connection<S> {
     pub(super) fn stream_line(&mut self, line: &[u8]) -> bool {
         let fits = self.output.len() < MAX_EVENTS_UNREAD && !self.closing;
         if fits {
-            self.output.extend_from_slice(line);
+            self.put(line);
         }
         fits
+    }
+
+    fn put(&mut self, line: &[u8]) {
+        if std::mem::take(&mut self.torn) {
+            self.output.push(b'\n');
+        }
+        self.output.extend_from_slice(line);
     }
 
     /// Does a bounded piece of what there is to do, asking `answer` for the reply to each line.
@@ -156,7 +170,7 @@ impl<S: Read + Write> Connection<S> {
             self.refuse();
         } else {
             let reply = answer(&self.input[..end]);
-            self.output.extend(reply.to_line());
+            self.put(&reply.to_line());
             self.input.drain(..=end);
         }
         true
@@ -164,7 +178,7 @@ impl<S: Read + Write> Connection<S> {
 
     fn refuse(&mut self) {
         let text = format!("the request is longer than {MAX_REQUEST} bytes");
-        self.output.extend(Reply::error(text).to_line());
+        self.put(&Reply::error(text).to_line());
         if self.kind == Kind::Socket {
             self.input.clear();
             self.closing = true;
@@ -178,7 +192,9 @@ impl<S: Read + Write> Connection<S> {
             match self.stream.write(&self.output) {
                 // A port that has no room just now may say so in this way too.
                 Ok(0) => break,
-                Ok(length) => drop(self.output.drain(..length)),
+                Ok(length) => {
+                    self.mid_line = self.output.drain(..length).next_back() != Some(b'\n');
+                }
                 Err(error) if is_later(error.kind()) => break,
                 Err(error) => return Err(error),
             }

@@ -221,3 +221,21 @@ fn who_does_not_keep_up_with_the_stream_still_has_requests_done() {
     assert!(written(&mut connection).ends_with(&format!("x{OK}")));
     assert!(connection.stream_line(&line));
 }
+
+#[test]
+fn a_line_that_was_torn_does_not_spoil_the_next() {
+    let mut port = connection(Kind::Port, &[b"one\n"], later());
+    port.stream.room = 4;
+    run(&mut port);
+    for _ in 0..2 {
+        port.forget_unread();
+    }
+    port.stream.room = usize::MAX;
+    port.stream.reads.push_back(b"two\n".to_vec());
+    run(&mut port);
+    assert_eq!(written(&mut port), format!("{}\n{OK}", &OK[..4]));
+    port.forget_unread();
+    port.stream.reads.push_back(b"three\n".to_vec());
+    run(&mut port);
+    assert_eq!(written(&mut port), OK);
+}

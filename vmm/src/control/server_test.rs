@@ -4,6 +4,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Mutex, mpsc};
@@ -14,7 +15,7 @@ use vmm_sys_util::tempdir::TempDir;
 use super::*;
 use crate::control::reply::EventLine;
 use crate::control::request::{Events, Reset};
-use crate::control::{Client as Caller, examples};
+use crate::control::{Client as Caller, ClientError, examples};
 
 struct Counting {
     handled: AtomicUsize,
@@ -386,4 +387,66 @@ fn on_a_port_the_stream_ends_a_while_after_its_client() {
     assert_eq!(*handled.observed.lock().unwrap(), [0, 1, 2]);
     drop(far);
     handled.wait_observed(&[]);
+}
+
+/// Passes bytes on between the port's `far` end and one client of `listener` after the other, as
+/// QEMU does, until `stop`. What a client has not read when it goes is cut wherever that may be.
+fn bridge(far: &UnixStream, listener: &UnixListener, stop: &AtomicBool) {
+    far.set_nonblocking(true).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    while !stop.load(Ordering::Relaxed) {
+        let Ok((client, _)) = listener.accept() else {
+            std::thread::sleep(Duration::from_millis(1));
+            continue;
+        };
+        client.set_nonblocking(true).unwrap();
+        let mut bytes = [0; 100];
+        loop {
+            match (&client).read(&mut bytes) {
+                Ok(0) => break,
+                Ok(length) => (&*far).write_all(&bytes[..length]).unwrap(),
+                Err(_) => {}
+            }
+            match (&*far).read(&mut bytes) {
+                Ok(length) if (&client).write_all(&bytes[..length]).is_err() => break,
+                Ok(_) => {}
+                Err(_) => std::thread::sleep(Duration::from_micros(100)),
+            }
+        }
+    }
+}
+
+#[test]
+fn on_a_port_clients_that_leave_in_mid_stream_do_not_confuse_the_next() {
+    let (far, handled, _server) = port();
+    let folder = TempDir::new().unwrap();
+    let path = folder.as_path().join("port");
+    let listener = UnixListener::bind(&path).unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| bridge(&far, &listener, &stop));
+        scope.spawn(|| {
+            for sequence in 0.. {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                handled.make(0, sequence);
+                std::thread::sleep(Duration::from_micros(100));
+            }
+        });
+        let clients = || -> Result<(), ClientError> {
+            for _ in 0..20 {
+                let mut client = Caller::connect(&path)?;
+                client.request(&events(true, None))?;
+                client.event()?;
+                client.event()?;
+                drop(client);
+                Caller::connect(&path)?.request(&Request::Stats {})?;
+            }
+            Ok(())
+        };
+        let result = clients();
+        stop.store(true, Ordering::Relaxed);
+        result.unwrap();
+    });
 }

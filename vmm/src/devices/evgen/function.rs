@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lockstorm_device_model::abi::identity::{MSIX_BAR, REGISTER_BAR};
 use lockstorm_device_model::{Config, ConfigError, ConfigOutcome, Evgen};
-
 use vmm_sys_util::eventfd::EventFd;
 
 use super::doorbells::{Doorbells, WriteCounter};

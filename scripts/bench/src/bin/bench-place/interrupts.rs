@@ -19,9 +19,13 @@ const LIMIT: Duration = Duration::from_secs(90);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two looks at the counts. Each look takes time from the guest.
 const PAUSE: Duration = Duration::from_millis(1);
-/// The guest's own pause before it rings doorbells, in which nothing else may go on: with its output
-/// done, and no doorbell rung.
-const DOORBELL_PAUSE: Duration = Duration::from_secs(2);
+/// The guest's own pause before it rings doorbells: with its output done, it shows what exits come
+/// with time alone. The driver's watchdog reads a register ten times a second.
+const DOORBELL_PAUSE: Duration = Duration::from_secs(5);
+/// So long it is watched.
+const IDLE: Duration = Duration::from_secs(3);
+/// Between two looks while it rings them.
+const DOORBELL_LOOK: Duration = Duration::from_millis(500);
 const DOORBELLS: u32 = 5000;
 /// Injected together: fewer than a ring holds, so that none is dropped.
 const BATCH: u32 = 64;
@@ -118,7 +122,8 @@ fn run_with(images: &Images, way: &str, effort: Effort, socket: &Path) -> Result
         .map_err(|error| error.to_string())?;
     let failed = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
     let mut control = Control::connect(socket).map_err(failed("control socket"))?;
-    let per_doorbell = doorbells(&mut control).map_err(failed("doorbells"))?;
+    let idle = idle(&mut control).map_err(failed("idle"))?;
+    let per_doorbell = doorbells(&mut control, idle).map_err(failed("doorbells"))?;
     let (half, most) = latency(&mut control, effort.singles).map_err(failed("latency"))?;
     let handled = handled(&mut control, effort.batches).map_err(failed("rate"))?;
     let mut storm = |rate| -> Result<(Counts, Counts), String> {
@@ -126,7 +131,7 @@ fn run_with(images: &Images, way: &str, effort: Effort, socket: &Path) -> Result
         through_storm(&mut control, &token).map_err(failed("storm"))
     };
     let (before, after) = storm(STEADY)?;
-    let per_event = (after.exits - before.exits) / (after.delivered - before.delivered);
+    let per_event = exits(before, after, idle) / (after.delivered - before.delivered);
     let (before, after) = storm(OVERLOAD)?;
     let seconds = (after.time - before.time) / 1e9;
     let events = (after.delivered - before.delivered) / seconds;
@@ -144,15 +149,27 @@ fn run_with(images: &Images, way: &str, effort: Effort, socket: &Path) -> Result
         .collect())
 }
 
+/// Exits to lockstorm in a nanosecond of a guest that does nothing.
+fn idle(control: &mut Control) -> std::io::Result<f64> {
+    thread::sleep((DOORBELL_PAUSE - IDLE) / 4);
+    let before = control.counts()?;
+    thread::sleep(IDLE);
+    let after = control.counts()?;
+    Ok((after.exits - before.exits) / (after.time - before.time))
+}
+
+/// Exits between two looks that would not have come with time alone.
+fn exits(before: Counts, after: Counts, idle: f64) -> f64 {
+    let more = after.exits - before.exits - idle * (after.time - before.time);
+    more.max(0.0)
+}
+
 /// Exits to lockstorm for each doorbell that the guest rings.
-fn doorbells(control: &mut Control) -> std::io::Result<f64> {
-    thread::sleep(DOORBELL_PAUSE / 2);
+fn doorbells(control: &mut Control, idle: f64) -> std::io::Result<f64> {
     let before = control.counts()?;
     let goal = before.generated + f64::from(DOORBELLS);
-    let after = wait_until(control, DOORBELL_PAUSE / 4, |counts| {
-        counts.generated >= goal
-    })?;
-    Ok((after.exits - before.exits) / (after.generated - before.generated))
+    let after = wait_until(control, DOORBELL_LOOK, |counts| counts.generated >= goal)?;
+    Ok(exits(before, after, idle) / (after.generated - before.generated))
 }
 
 /// Injects `count` events, each when the one before has been handled; how long half of them and

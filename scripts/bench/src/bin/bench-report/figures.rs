@@ -74,6 +74,10 @@ fn criterion(folder: &Path, name: &str, subject: &str) -> Result<Value, String> 
     })
 }
 
+/// Exits per event that are none: one in a thousand may be the driver's watchdog coming once more than
+/// it did in the idle time that is taken off.
+const NO_EXITS: f64 = 0.001;
+
 /// Events on their way to the driver's handler.
 pub fn interrupts(measurements: &Measurements) -> Vec<Figure> {
     let compared = [
@@ -96,12 +100,18 @@ pub fn interrupts(measurements: &Measurements) -> Vec<Figure> {
         )
     });
     let alone = [
-        ("exits per event", "exits to lockstorm per event delivered"),
-        ("exits per doorbell", "exits to lockstorm per doorbell"),
+        (
+            "exits per event",
+            "exits to lockstorm per event delivered, beyond those of an idle guest",
+        ),
+        (
+            "exits per doorbell",
+            "exits to lockstorm per doorbell, beyond those of an idle guest",
+        ),
     ];
     let alone = alone.into_iter().map(|(quantity, name)| {
         let value = measurements.value(quantity, "irqfd");
-        Figure::alone("interrupts", name, value, Some(Aim::AtMost(0.0)))
+        Figure::alone("interrupts", name, value, Some(Aim::AtMost(NO_EXITS)))
     });
     compared.chain(alone).collect()
 }

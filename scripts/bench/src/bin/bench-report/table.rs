@@ -105,7 +105,7 @@ fn thousands(digits: &str) -> String {
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
         let left = digits.len() - index;
-        if left % 3 == 0 && index > 0 && !text.ends_with('-') {
+        if left.is_multiple_of(3) && index > 0 && !text.ends_with('-') {
             text.push(',');
         }
         text.push(digit);
