@@ -100,8 +100,9 @@ fuzz() {
 report() {
     local log=$folder/logs/$1.log inputs edges finding reason
     inputs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
-    edges=$(grep -oE 'cov: [0-9]+' "$log" | tail -n 1)
-    printf '%-18s %10s inputs  %6s edges  ' "$1" "${inputs:-?}" "${edges#cov: }"
+    # A finding among the first inputs comes before libFuzzer says how far it got.
+    edges=$(sed -n 's/.* cov: \([0-9]*\).*/\1/p' "$log" | tail -n 1)
+    printf '%-18s %10s inputs  %6s edges  ' "$1" "${inputs:-?}" "${edges:-?}"
     if (($2 == 0)); then
         echo "nothing found"
         return
