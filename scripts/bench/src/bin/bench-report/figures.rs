@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use lockstorm_bench::measurement::Measurement;
-use lockstorm_bench::samples::line;
+use lockstorm_bench::samples::slope;
 use serde_json::Value as Json;
 
 use crate::figure::{Aim, Figure, Value};
@@ -177,7 +177,7 @@ pub fn memory(measurements: &Measurements) -> Vec<Figure> {
         .collect()
 }
 
-/// KiB that each device adds, by the line through all that was measured.
+/// KiB that each device adds, by all numbers of them that were measured.
 fn per_device(measurements: &Measurements, kind: &str) -> Result<Value, String> {
     let mut points = Vec::new();
     for measurement in &measurements.0 {
@@ -193,6 +193,6 @@ fn per_device(measurements: &Measurements, kind: &str) -> Result<Value, String> 
             ));
         }
     }
-    let (_, slope) = line(&points).ok_or("too few numbers of devices were measured")?;
+    let slope = slope(&points).ok_or("too few numbers of devices were measured")?;
     Ok(Value::new("each further device", slope, "KiB"))
 }
