@@ -100,12 +100,14 @@ impl Msix {
         self.raised.clone()
     }
 
-    /// Puts everything into its state at power-on; the host has nothing set aside then.
+    /// Puts everything into its state at power-on but what is the host's: its holds, and its count
+    /// of messages. The host has nothing set aside then.
     pub fn reset(&mut self, sink: &mut impl MsiSink) {
-        let raised = std::mem::take(&mut self.raised);
+        let new = Self::new(self.messages.len());
         *self = Self {
-            raised,
-            ..Self::new(self.messages.len())
+            raised: std::mem::take(&mut self.raised),
+            held: std::mem::replace(&mut self.held, Bits(Vec::new())),
+            ..new
         };
         sink.release();
     }

@@ -173,7 +173,7 @@ fn a_held_vector_pends_until_released_and_looks_unmasked() {
 }
 
 #[test]
-fn reset_is_power_on_for_all_but_what_the_host_counts() {
+fn reset_is_power_on_for_all_but_what_is_the_hosts() {
     let (mut msix, mut recorder) = running();
     msix.trigger(0, &mut recorder);
     msix.hold(1, true, &mut recorder).unwrap();
@@ -188,12 +188,12 @@ fn reset_is_power_on_for_all_but_what_the_host_counts() {
     }
     msix.set_control(true, false, true, &mut recorder);
     msix.write(ENTRY_SIZE + 12, &0_u32.to_le_bytes(), &mut recorder);
-    assert_eq!(
-        recorder.sent,
-        [(0, message(0))],
-        "nothing is held or pending"
-    );
+    assert_eq!(recorder.sent, [(0, message(0))], "nothing is pending");
     assert_eq!(msix.raised(), [1, 0, 0]);
+    msix.trigger(1, &mut recorder);
+    assert_eq!(recorder.sent.len(), 1, "the vector is held");
+    msix.hold(1, false, &mut recorder).unwrap();
+    assert_eq!(recorder.sent.len(), 2);
 }
 
 #[test]

@@ -13,6 +13,7 @@ pub mod ctl;
 pub mod devices;
 pub mod live_storm;
 pub mod machine;
+pub mod open_files;
 pub mod pci;
 pub mod rate_limit;
 pub mod run;

@@ -29,6 +29,7 @@ use crate::machine::interrupts::InterruptRouter;
 use crate::machine::run_control::RunControl;
 use crate::machine::vcpus::{self, Vcpus};
 use crate::machine::{self, Machine, kernel, layout, memory, pvh};
+use crate::open_files;
 use crate::pci::{ConfigPorts, Ecam, Segment, SegmentError, WindowError, Windows};
 use crate::signals;
 use crate::supervisor::{Ending, Rules, Supervisor, status};
@@ -109,6 +110,7 @@ impl Error {
 
 /// Boots a guest as `options` say and returns how its run ended. Times count from `start`.
 pub fn boot(options: &Boot, start: Instant) -> Result<Ending, Error> {
+    open_files::raise_limit();
     let (events, inbox) = Events::channel();
     signals::watch(events.clone()).map_err(Error::host("the signals"))?;
     // Before the console log is emptied: it may be that of the machine that has the control socket.

@@ -150,7 +150,11 @@ fn step(board: &mut Board, model: &mut Model, chance: &mut Chance) {
         }
         _ if chance.below(4) == 0 => {
             board.function_level_reset();
+            let held: Vec<_> = model.vectors.iter().map(|vector| vector.held).collect();
             *model = Model::new(board.vectors);
+            for (vector, held) in model.vectors.iter_mut().zip(held) {
+                vector.held = held;
+            }
         }
         _ => {}
     }

@@ -177,3 +177,33 @@ fn a_full_ring_is_told_from_one_that_is_off() {
     assert_eq!(guest.read(Register::RingFull, 1, 8), 0);
     assert_eq!(guest.read(Register::RingDropped, 1, 8), 7);
 }
+
+/// Each acknowledgement means the oldest event, also when there were too many to keep the times of.
+#[test]
+fn a_driver_that_is_behind_gives_fewer_latencies_but_no_wrong_ones() {
+    let mut guest = Guest::running(1);
+    let inject = |guest: &mut Guest, count| {
+        for _ in 0..count {
+            let injection = Injection {
+                ring: 0,
+                kind: 0,
+                payload: [0; 32],
+                count: 1,
+                acknowledge: true,
+            };
+            let now = guest.now;
+            guest.device.inject(&guest.memory, &injection, now).unwrap();
+            guest.drain(0);
+        }
+    };
+    inject(&mut guest, 100);
+    guest.pass(1000);
+    for _ in 0..100 {
+        guest.write(Register::RingAcknowledge, 0, 1);
+    }
+    assert_eq!(guest.device.take_latencies(), [1000; 64]);
+    inject(&mut guest, 1);
+    guest.pass(7);
+    guest.write(Register::RingAcknowledge, 0, 1);
+    assert_eq!(guest.device.take_latencies(), [7]);
+}

@@ -6,7 +6,7 @@ use lockstorm_abi::event::{EVENT_SIZE, Event, SOURCE_INJECT};
 use lockstorm_abi::identity::REGISTER_BAR;
 use lockstorm_abi::registers::{
     CAUSE_SELF_RESET, CONTROL_RESET, CONTROL_RUN, HEALTH_BUSY, HEALTH_HEARTBEAT_SHIFT, HEALTH_RUN,
-    RING_FEATURE_EVENT_INDEX, Register,
+    RING_FEATURE_EVENT_INDEX, RING_STATE_ERROR, Register,
 };
 
 use super::guest::{Guest, RING_SIZE};
@@ -187,8 +187,6 @@ fn a_ring_that_is_turned_off_is_right() {
     }
 }
 
-/// After these the driver has looked at the ring and found nothing new; with event index it must
-/// hear of the next event all the same.
 /// A driver that has taken bus mastering away may have freed the ring's memory.
 #[test]
 fn a_wrong_index_is_put_right_by_none_who_may_not_write() {
@@ -219,6 +217,8 @@ fn spurious_interrupts_are_bounded_whatever_the_host_asks_for() {
     assert_eq!(came_about(&guest, Fault::SpuriousInterrupt), 65_536);
 }
 
+/// After these the driver has looked at the ring and found nothing new; with event index it must
+/// hear of the next event all the same.
 #[test]
 fn event_index_and_faults_of_the_index_do_not_silence_a_ring() {
     for fault in [Fault::EarlyInterrupt, Fault::StaleIndex, Fault::WildIndex] {
@@ -434,4 +434,17 @@ fn a_host_that_watches_hears_of_doorbells_that_are_dropped_at_once() {
     guest.device.doorbell(&guest.memory, 0, 5000, 0);
     let (made, lost) = guest.device.take_made();
     assert_eq!((made.len() as u64 + lost, lost), (5000, 5000 - 1024));
+}
+
+/// A ring that fails while its index is wrong has delivered what it has delivered.
+#[test]
+fn a_ring_that_fails_leaves_a_right_index() {
+    let mut guest = Guest::running(1);
+    inject_fault(&mut guest, 0, Fault::StaleIndex, 1);
+    guest.inject(0, 1);
+    guest.set_descriptor(0, 1, 0, 0, 0, 0);
+    guest.inject(0, 1);
+    assert_eq!(guest.read32(Register::RingState, 0), RING_STATE_ERROR);
+    assert_eq!(sequences(&mut guest), [0]);
+    assert_eq!(guest.counted(0), (2, 1));
 }

@@ -399,8 +399,9 @@ impl<S: MsiSink> Evgen<S> {
         self.msix.reset(&mut self.sink);
     }
 
-    /// The device resets itself.
+    /// The device resets itself, which is a fault even if its host wanted it.
     fn self_reset<M: GuestMemory>(&mut self, access: &mut Access<'_, M>, now: u64) {
+        self.journal.fault(Fault::SelfReset);
         self.reset(access, now);
         self.report(CAUSE_SELF_RESET);
     }

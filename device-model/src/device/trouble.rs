@@ -114,10 +114,7 @@ impl<S: MsiSink> Evgen<S> {
                     self.msix.trigger(vector.into(), &mut self.sink);
                 }
             }
-            Fault::SelfReset if !idle => {
-                self.journal.fault(fault);
-                self.self_reset(access, now);
-            }
+            Fault::SelfReset if !idle => self.self_reset(access, now),
             Fault::Hang | Fault::StuckBusy | Fault::AllOnes => {
                 self.journal.fault(fault);
                 self.trouble.begin(fault, count, now);

@@ -10,7 +10,7 @@ use super::{Access, DELAY, Draft, Held, Ring, State, Turn};
 use crate::fault::{Fault, FaultSet, Scope};
 use crate::journal::{Fate, Made};
 
-/// Events with the flag ACKNOWLEDGE that are remembered until they are acknowledged. A driver that
+/// Events with the flag ACKNOWLEDGE whose time is kept until they are acknowledged. A driver that
 /// acknowledges none costs no more.
 const UNACKNOWLEDGED: usize = 64;
 /// Where no memory is: the last page of the address space.
@@ -224,15 +224,24 @@ impl Ring {
     }
 
     pub(super) fn fail<M: GuestMemory>(&mut self, turn: &mut Turn<'_, '_, M>) {
+        // What was delivered is to be seen; if the index cannot be written, that is what failed.
+        if self.wrong_until.take().is_some()
+            && let State::On(queue) = &self.state
+        {
+            let _ = queue.publish(turn.access);
+        }
         self.state = State::Error;
-        self.wrong_until = None;
         turn.signals.failed = true;
     }
 
     fn expect_acknowledgements(&mut self, count: u16, now: u64) {
         for _ in 0..count {
-            if self.unacknowledged.len() < UNACKNOWLEDGED {
+            // Once there were too many, none is timed until all of them are acknowledged: each
+            // acknowledgement means the oldest.
+            if self.untimed == 0 && self.unacknowledged.len() < UNACKNOWLEDGED {
                 self.unacknowledged.push_back(now);
+            } else {
+                self.untimed = self.untimed.saturating_add(1);
             }
         }
     }

@@ -111,6 +111,8 @@ pub(crate) struct Ring {
     coalescing: Coalescing,
     /// When each event was delivered that is to be acknowledged and was not yet.
     unacknowledged: VecDeque<u64>,
+    /// How many more there are, whose times are not kept.
+    untimed: u64,
     withhold: u32,
     /// How often each fault is still to come, on the next events, interrupts, or when the ring is
     /// turned off.
@@ -134,6 +136,7 @@ impl Ring {
             stats: RingStats::default(),
             coalescing: Coalescing::default(),
             unacknowledged: VecDeque::new(),
+            untimed: 0,
             withhold: 0,
             armed: [0; Fault::COUNT],
             held: None,
@@ -203,6 +206,7 @@ impl Ring {
         self.state = State::Off;
         self.coalescing.flush();
         self.unacknowledged.clear();
+        self.untimed = 0;
         turn.signals.interrupts = 0;
     }
 
@@ -256,8 +260,11 @@ impl Ring {
 
     /// The driver has acknowledged an event: how long ago it was delivered, in nanoseconds.
     pub fn acknowledge(&mut self, now: u64) -> Option<u64> {
-        let delivered = self.unacknowledged.pop_front()?;
-        Some(now.saturating_sub(delivered))
+        let delivered = self.unacknowledged.pop_front();
+        if delivered.is_none() {
+            self.untimed = self.untimed.saturating_sub(1);
+        }
+        Some(now.saturating_sub(delivered?))
     }
 
     /// When [`Self::expire`] is to be called.

@@ -294,7 +294,13 @@ impl Machine {
             }
             Touch::FunctionLevelReset => {
                 self.config(0x54, &[1]);
+                // Holds are the host's, and stay.
+                let held = self.model.vectors.iter().map(|vector| vector.held);
+                let held: Vec<_> = held.collect();
                 self.model = Model::new(vectors.into());
+                for (vector, held) in self.model.vectors.iter_mut().zip(held) {
+                    vector.held = held;
+                }
             }
         }
         self.model.settle();
