@@ -3,9 +3,10 @@
 //! Guest memory for a batch of events: where the parts of each ring are is looked up once, not for
 //! every access.
 
+use lockstorm_abi::event::EVENT_SIZE;
 use lockstorm_abi::identity::MAX_RINGS;
 use vm_memory::bitmap::BS;
-use vm_memory::{GuestAddress, GuestMemory, Permissions, VolatileSlice};
+use vm_memory::{Bytes, GuestAddress, GuestMemory, Permissions, VolatileSlice};
 
 use super::queue::Unusable;
 
@@ -25,7 +26,7 @@ pub(super) type Places = [(u64, usize); 3];
 /// Guest memory, lent for one call into the device. Rings do not move meanwhile: only the driver
 /// moves them, by a call of its own.
 pub(crate) struct Access<'m, M: GuestMemory> {
-    pub memory: &'m M,
+    memory: &'m M,
     parts: [Option<Parts<'m, M>>; MAX_RINGS],
 }
 
@@ -34,6 +35,21 @@ impl<'m, M: GuestMemory> Access<'m, M> {
         Self {
             memory,
             parts: Default::default(),
+        }
+    }
+
+    /// Writes an event, which may lie in two pieces of memory.
+    pub(super) fn write(
+        &self,
+        bytes: &[u8; EVENT_SIZE],
+        address: GuestAddress,
+    ) -> Result<(), Unusable> {
+        match piece(self.memory, (address.0, EVENT_SIZE), Permissions::Write) {
+            Ok(piece) => piece.write_slice(bytes, 0).map_err(|_| Unusable),
+            Err(Unusable) => self
+                .memory
+                .write_slice(bytes, address)
+                .map_err(|_| Unusable),
         }
     }
 

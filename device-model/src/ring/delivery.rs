@@ -3,7 +3,7 @@
 //! How an event is made and what becomes of it, with the faults that can befall it.
 
 use lockstorm_abi::event::{Event, FLAG_ACKNOWLEDGE};
-use vm_memory::{Bytes, GuestAddress, GuestMemory};
+use vm_memory::{GuestAddress, GuestMemory};
 
 use super::queue::{SplitQueue, Unusable};
 use super::{Access, DELAY, Draft, Held, Ring, State, Turn};
@@ -279,12 +279,9 @@ fn put<M: GuestMemory>(
     {
         if fault == Some(Fault::UnmappedDma) {
             // As on a bus: nobody answers, and the device does not care.
-            let _ = access.memory.write_slice(&bytes, UNMAPPED);
+            let _ = access.write(&bytes, UNMAPPED);
         } else {
-            access
-                .memory
-                .write_slice(&bytes, buffer.address)
-                .map_err(|_| Unusable)?;
+            access.write(&bytes, buffer.address)?;
         }
         queue.use_buffer(access, &buffer)?;
         used += 1;
