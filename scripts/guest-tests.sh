@@ -16,6 +16,7 @@ guest_tests() {
     fi
     check 'demo: 100,000 events, all accounted for' demo_balances
     check 'a withheld event turns stress red, storm.sh' withheld_event_is_found
+    check 'control socket: all that it can do to a running guest' control_socket
     check 'each fault on its own is survived, and a token repeats a storm' each_fault_is_survived
     check '1,000,000 stormed events with every fault, all reconciled' million_events_reconcile
     check 'MSI-X conformance in a VM' expect 0 '^ok 20 ' boot --run 'test-msix'
@@ -106,6 +107,63 @@ demo_balances() {
     delivered=$(awk '/^evgen[0-9]+ +[0-9]+ / { gsub(",", "", $4); sum += $4 } END { print sum + 0 }' "$work/said")
     echo "$delivered events delivered"
     ((delivered >= 100000))
+}
+
+control_socket() {
+    local socket=$work/control.sock lockstorm token before _
+    lockstorm=$(images/programs.sh)/lockstorm
+    boot_in_background --control "$socket" --run 'echo it runs; sleep 1000'
+    wait_for 'it runs'
+    storm() { "$lockstorm" ctl --socket "$socket" "$@"; }
+    # figure NAME: the first number of that name in the stats.
+    figure() { storm stats --json | grep -o "\"$1\":[0-9]*" | head -n 1 | cut -d: -f2; }
+    # settles NAME NUMBER: until that figure is so.
+    settles() {
+        for _ in {1..100}; do
+            [[ $(figure "$1") != "$2" ]] || return 0
+            sleep 0.1
+        done
+        storm stats
+        echo "$1 is not $2"
+        return 1
+    }
+
+    storm version --json | grep '"protocol":1'
+    storm storm start rate=100,seconds=1,seed=3 >"$work/token"
+    token=$(grep -o 'storm1\.[A-Za-z0-9_-]*' "$work/token")
+    storm pause
+    before=$(figure time),$(figure generated)
+    sleep 0.3
+    [[ $(figure time),$(figure generated) == "$before" ]] || { echo 'a pause is none' && return 1; }
+    storm resume
+    settles made 400
+    storm storm status --json | grep '"running":false'
+    storm storm start "$token"
+    storm storm stop
+
+    # A handler that acknowledges has run.
+    storm mask --vector 0
+    storm inject --ring 0 --acknowledge
+    sleep 0.05
+    storm unmask --vector 0
+    storm inject --ring 1 --count 4 --acknowledge
+    storm stats --json | grep -o '"latency":{"count":[0-9]*'
+    storm fault corrupt-checksum --ring 2 --count 2
+    storm fault unmapped-dma --ring 2
+    storm inject --ring 2 --count 5
+    storm stats --json | grep '"corrupt-checksum":2'
+    storm reset
+    # A port has one client at a time, so what makes events must be there before.
+    storm storm start rate=20,seconds=600
+    storm events --json --count 6 >"$work/events"
+    storm storm stop
+    (($(grep -c '"event"' "$work/events") == 6))
+    storm metrics | grep '^lockstorm_events_generated_total'
+    "$lockstorm" top --socket "$socket" --once | grep 'law holds'
+    expect 2 'no ring 9' storm inject --ring 9
+    expect 2 'no-such-fault' storm fault no-such-fault
+    storm quit
+    ends_with 255 20 'ended by'
 }
 
 # A storm for each fault, each in a round of its own, and the first one once more by its token. Rings
