@@ -84,7 +84,7 @@ impl<S: MsiSink> Evgen<S> {
                 Scope::Event => {}
                 Scope::Ring => {
                     if let Some(ring) = self.rings.get_mut(ring) {
-                        ring.arm(fault, 1);
+                        ring.arm_once(fault);
                     }
                 }
                 Scope::Now => self.befall(access, ring, fault, 1, now),

@@ -86,10 +86,7 @@ impl Ring {
                     continue;
                 }
                 if is_of_interrupt(fault) {
-                    // Not one more for each event: with event index a ring interrupts so rarely that
-                    // they would pile up, and outlive the storm.
-                    let armed = &mut self.armed[fault as usize];
-                    *armed = (*armed).max(1);
+                    self.arm_once(fault);
                 } else {
                     return Some(fault);
                 }
