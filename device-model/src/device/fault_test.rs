@@ -359,6 +359,29 @@ fn a_device_that_is_gone_reads_as_ones_and_does_nothing() {
 }
 
 #[test]
+fn the_longest_of_several_faults_of_a_kind_counts() {
+    for (fault, offset) in [
+        (Fault::Hang, Register::Doorbell),
+        (Fault::StuckBusy, Register::StatusVector),
+        (Fault::AllOnes, Register::Doorbell),
+    ] {
+        let mut guest = Guest::running(1);
+        inject_fault(&mut guest, 0, fault, 10);
+        inject_fault(&mut guest, 0, fault, 1);
+        // What shows that the device is in order: the doorbell's event, or the register's value.
+        let in_order = |guest: &mut Guest| {
+            guest.write(offset, 0, 0);
+            let vector = guest.read32(Register::StatusVector, 0) == 0;
+            vector || guest.counted(0).1 > 0
+        };
+        guest.pass(10 * LASTING - 1);
+        assert!(!in_order(&mut guest), "{fault}");
+        guest.pass(1);
+        assert!(in_order(&mut guest), "{fault}");
+    }
+}
+
+#[test]
 fn a_device_that_resets_itself_says_so() {
     let mut guest = Guest::running(2);
     guest.inject(0, 1);
