@@ -184,14 +184,15 @@ impl Ring {
                 }
                 let wrong = matches!(fault, Some(Fault::StaleIndex | Fault::WildIndex));
                 self.wrong_until = wrong.then(|| turn.moment.now.saturating_add(DELAY));
+                let spoilt = matches!(fault, Some(Fault::CorruptChecksum | Fault::UnmappedDma));
                 if fault != Some(Fault::EarlyInterrupt) {
                     if self.coalescing.event(wanted, turn.moment.now) {
                         self.interrupt(turn);
-                    } else {
+                    } else if !spoilt {
                         self.stats.quiet += 1;
                     }
                 }
-                if matches!(fault, Some(Fault::CorruptChecksum | Fault::UnmappedDma)) {
+                if spoilt {
                     return (Fate::Faulted, befallen);
                 }
                 if event.flags & FLAG_ACKNOWLEDGE != 0 {
