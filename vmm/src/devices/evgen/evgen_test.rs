@@ -243,6 +243,19 @@ fn what_is_observed_is_told_once_and_in_order() {
     host.observe(&|_| false);
     host.inject(1, one(2)).unwrap();
     assert!(host.feed().take().is_empty());
+
+    // What one reader lost is nothing to the next.
+    host.observe(&|_| true);
+    let many = Injection {
+        count: 20_000,
+        ..one(2)
+    };
+    host.inject(1, many).unwrap();
+    host.observe(&|_| false);
+    host.observe(&|_| true);
+    host.inject(1, one(2)).unwrap();
+    let told = host.feed().take();
+    assert_eq!((told.len(), told[0].lost), (1, 0));
 }
 
 /// A worker that is behind takes the device again and again.
