@@ -258,6 +258,17 @@ fn what_is_observed_is_told_once_and_in_order() {
     assert_eq!((told.len(), told[0].lost), (1, 0));
 }
 
+#[test]
+fn faults_come_as_often_as_asked_for_however_they_are_divided() {
+    let (_, host) = setup(Counter::default(), 1);
+    let (spurious, hang) = (Fault::SpuriousInterrupt, Fault::Hang);
+    host.inject_fault(0, 0, spurious, 1000).unwrap();
+    host.inject_fault(0, 0, hang, 1000).unwrap();
+    let faults = host.stats()[0].faults;
+    assert_eq!(faults[spurious as usize], 1000);
+    assert_eq!(faults[hang as usize], 1, "one that lasts is one");
+}
+
 /// A worker that is behind takes the device again and again.
 #[test]
 fn whoever_waits_for_a_device_is_next() {
