@@ -62,7 +62,7 @@ impl<S: MsiSink> Evgen<S> {
     /// Lets `fault` befall the next `count` events or interrupts of ring `ring`, or the ring the
     /// next `count` times that it is turned off. A fault of the device happens now, `count` times
     /// over, but 65,536 times at most or, if it lasts, for `count` times its time, but for an hour
-    /// at most; a spurious interrupt is ring `ring`'s.
+    /// at most; a spurious interrupt is ring `ring`'s. However large `count` is, it resets once.
     pub fn inject_fault<M: GuestMemory>(
         &mut self,
         memory: &M,

@@ -41,7 +41,7 @@ pub struct NoSuchRing {
 /// What the device has counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stats {
-    /// Per ring, since power-on.
+    /// Per ring, since power-on or the last function level reset.
     pub rings: Vec<RingStats>,
     /// Interrupts sent, per vector, since the device was made.
     pub raised: Vec<u64>,

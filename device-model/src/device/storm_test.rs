@@ -190,6 +190,25 @@ fn the_same_token_makes_the_same_events_byte_for_byte() {
     assert!(other != first && other_digest != digest);
 }
 
+/// A ring may never be turned off while it storms.
+#[test]
+fn late_interrupts_do_not_outlive_their_storm() {
+    let mut guest = Guest::running(1);
+    let storm = "[[phase]]\npattern = 'periodic'\nrate = 1000\nduration_ms = 100\n\
+                 faults = { late-interrupt = 1 }";
+    let storm = Storm::from_toml(storm).unwrap();
+    guest.device.start_storm(&storm, 0, 0).unwrap();
+    guest.pass(100 * MILLISECOND);
+    guest.raised();
+    for late in [1, 0] {
+        guest.write(Register::RingEnable, 0, 0);
+        guest.pass(MILLISECOND);
+        assert_eq!(guest.raised().len(), late);
+        guest.lay_out(0);
+        guest.write(Register::RingEnable, 0, 1);
+    }
+}
+
 /// With event index a ring may interrupt rarely. A storm's faults of interrupts do not pile up until
 /// it does.
 #[test]

@@ -57,13 +57,15 @@ impl Trouble {
     fn begin(&mut self, fault: Fault, count: u32, now: u64) {
         let time = TIME.saturating_mul(count.into()).min(TIME_MAX);
         let until = now.saturating_add(time);
+        // One that is to last longer already does.
         match fault {
             Fault::Hang => {
                 let since = self.heartbeat(now);
-                self.hang = Some((since, until));
+                let before = self.hang.map_or(0, |(_, until)| until);
+                self.hang = Some((since, until.max(before)));
             }
-            Fault::StuckBusy => self.busy_until = until,
-            Fault::AllOnes => self.gone_until = until,
+            Fault::StuckBusy => self.busy_until = self.busy_until.max(until),
+            Fault::AllOnes => self.gone_until = self.gone_until.max(until),
             _ => {}
         }
     }
@@ -84,7 +86,7 @@ impl<S: MsiSink> Evgen<S> {
                 Scope::Event => {}
                 Scope::Ring => {
                     if let Some(ring) = self.rings.get_mut(ring) {
-                        ring.arm(fault, 1);
+                        ring.arm_once(fault);
                     }
                 }
                 Scope::Now => self.befall(access, ring, fault, 1, now),

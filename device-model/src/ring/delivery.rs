@@ -86,10 +86,7 @@ impl Ring {
                     continue;
                 }
                 if is_of_interrupt(fault) {
-                    // Not one more for each event: with event index a ring interrupts so rarely that
-                    // they would pile up, and outlive the storm.
-                    let armed = &mut self.armed[fault as usize];
-                    *armed = (*armed).max(1);
+                    self.arm_once(fault);
                 } else {
                     return Some(fault);
                 }
@@ -187,14 +184,15 @@ impl Ring {
                 }
                 let wrong = matches!(fault, Some(Fault::StaleIndex | Fault::WildIndex));
                 self.wrong_until = wrong.then(|| turn.moment.now.saturating_add(DELAY));
+                let spoilt = matches!(fault, Some(Fault::CorruptChecksum | Fault::UnmappedDma));
                 if fault != Some(Fault::EarlyInterrupt) {
                     if self.coalescing.event(wanted, turn.moment.now) {
                         self.interrupt(turn);
-                    } else {
+                    } else if !spoilt {
                         self.stats.quiet += 1;
                     }
                 }
-                if matches!(fault, Some(Fault::CorruptChecksum | Fault::UnmappedDma)) {
+                if spoilt {
                     return (Fate::Faulted, befallen);
                 }
                 if event.flags & FLAG_ACKNOWLEDGE != 0 {

@@ -234,6 +234,14 @@ impl Ring {
         *armed = armed.saturating_add(count);
     }
 
+    /// The same for a storm, which may ask for it with each event: once is enough. There may be few
+    /// interrupts, or the ring may never be turned off; then orders would pile up, and outlive the
+    /// storm.
+    pub fn arm_once(&mut self, fault: Fault) {
+        let armed = &mut self.armed[fault as usize];
+        *armed = (*armed).max(1);
+    }
+
     /// Takes all that back.
     pub fn disarm(&mut self) {
         self.armed = [0; Fault::COUNT];

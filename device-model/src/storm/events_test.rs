@@ -399,6 +399,19 @@ fn phases_follow_each_other() {
 }
 
 #[test]
+fn a_storm_that_is_stopped_takes_no_more_time() {
+    let storm = phase("pattern='periodic'; rate=1000; duration_ms=1000");
+    let mut progress = Progress::begin(&storm, 0, 1, 0).unwrap();
+    due_until(&mut progress, 5_000_000);
+    progress.stop();
+    let stopped = progress.status();
+    assert_eq!((stopped.running, stopped.made), (false, 6));
+    // The device is called on, for its rings.
+    assert_eq!(progress.next(900_000_000), None);
+    assert_eq!(progress.status(), stopped);
+}
+
+#[test]
 fn storms_for_rings_that_are_not_there_are_refused() {
     let on_three = phase("pattern='poisson'; rate=1; duration_ms=1; vectors=[0,3]");
     let traced = phase("pattern='trace'; trace=[[0,0],[0,7]]");

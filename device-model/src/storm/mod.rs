@@ -115,7 +115,7 @@ pub struct StormStatus {
     pub made: u64,
     /// Events that there are in all; `None` if chance decides that.
     pub total: Option<u64>,
-    /// Nanoseconds since it began, as of the last look at it; at most its whole length.
+    /// Nanoseconds since it began, as of the last look at it while it ran; at most its whole length.
     pub elapsed: u64,
     /// Checksum of all events made so far: when each was due, its ring, kind, payload, faults and
     /// whether it asks for acknowledgement. The same storm on the same device gives the same,

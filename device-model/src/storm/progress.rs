@@ -119,8 +119,10 @@ impl Progress {
 
     /// The next event, if it is due at `now`.
     pub fn next(&mut self, now: u64) -> Option<Planned> {
+        // Of a storm that is over, time says nothing any more.
+        let due = self.due?;
         self.seen = self.seen.max(now);
-        if self.due? > now {
+        if due > now {
             return None;
         }
         let planned = self.current.next()?;

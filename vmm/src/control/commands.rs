@@ -19,8 +19,8 @@ use crate::devices::evgen::{CommandError, EvgenHost};
 use crate::machine::exits::ExitCounts;
 use crate::machine::run_control::{PauseError, RunControl};
 
-/// Events or faults that one request may make, so that neither the next in line nor the end of the
-/// run waits for long.
+/// Events or faults that one request may be about, so that neither the next in line nor the end of
+/// the run waits for long.
 pub(super) const COUNTS: RangeInclusive<u32> = 1..=65_536;
 
 /// Does what requests say.
@@ -82,7 +82,10 @@ impl Commands {
                 device,
                 ring,
                 count,
-            }) => self.evgen.withhold(*device, *ring, *count)?,
+            }) => {
+                check_count("withhold", *count)?;
+                self.evgen.withhold(*device, *ring, *count)?;
+            }
             Request::StormStart(StormStart { storm, devices }) => {
                 let storm = Storm::from_token(storm)?;
                 self.evgen.start_storm(&storm, devices.as_deref())?;

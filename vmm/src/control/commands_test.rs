@@ -152,6 +152,13 @@ fn what_cannot_be_done_changes_nothing() {
             count,
         })
     };
+    let withhold = |ring, count| {
+        Request::Withhold(Withhold {
+            device: 0,
+            ring,
+            count,
+        })
+    };
     let mask = |device, vector| {
         Request::Mask(Mask {
             device,
@@ -188,14 +195,8 @@ fn what_cannot_be_done_changes_nothing() {
         (storm("storm1.AAAA", None), "token"),
         (storm(&calm, Some(vec![2])), "no device 2"),
         (storm(&calm, Some(vec![])), "no device is named"),
-        (
-            Request::Withhold(Withhold {
-                device: 0,
-                ring: usize::MAX,
-                count: 1,
-            }),
-            "no ring",
-        ),
+        (withhold(usize::MAX, 1), "no ring"),
+        (withhold(0, 65_537), "withhold: count"),
     ] {
         let reply = commands.handle(&request);
         let error = reply.error.unwrap_or_default();

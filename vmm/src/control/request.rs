@@ -89,8 +89,9 @@ pub struct Withhold {
     pub device: usize,
     /// Ring, counted from 0.
     pub ring: usize,
-    /// How many of the next ones.
+    /// How many of the next ones: 1 to 65,536.
     #[serde(default = "one")]
+    #[cfg_attr(test, schemars(range(min = 1, max = 65_536)))]
     pub count: u32,
 }
 
@@ -121,7 +122,8 @@ pub struct InjectFault {
     #[serde(with = "fault_name")]
     #[cfg_attr(test, schemars(schema_with = "super::schema::fault_names"))]
     pub fault: Fault,
-    /// How often: for a fault of events, how many of the next ones it befalls. 1 to 65,536.
+    /// How often: 1 to 65,536. For a fault of events, how many of the next ones it befalls; one that
+    /// lasts, lasts so many times as long, but for an hour at most.
     #[serde(default = "one")]
     #[cfg_attr(test, schemars(range(min = 1, max = 65_536)))]
     pub count: u32,

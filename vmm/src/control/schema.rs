@@ -133,14 +133,14 @@ fn the_schema_has_the_limits_of_the_code() {
     let mut limited = 0;
     for request in requests {
         let command = request["properties"]["command"]["const"].as_str().unwrap();
-        if ["inject", "fault"].contains(&command) {
+        if ["inject", "withhold", "fault"].contains(&command) {
             let count = &request["properties"]["count"];
             assert_eq!(count["minimum"], *COUNTS.start(), "{command}");
             assert_eq!(count["maximum"], *COUNTS.end(), "{command}");
             limited += 1;
         }
     }
-    assert_eq!(limited, 2);
+    assert_eq!(limited, 3);
     assert_eq!(schema["$defs"]["Id"]["anyOf"][1]["maxLength"], MAX_ID);
 }
 

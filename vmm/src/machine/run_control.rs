@@ -108,11 +108,13 @@ impl RunControl {
         if state.mode == Mode::End {
             return Err(PauseError::Ending);
         }
+        let before = state.mode;
         self.set(&mut state, Mode::Pause);
         let deadline = Instant::now() + LEAVE_TIMEOUT;
         while state.parked < state.threads.len() {
             if Instant::now() > deadline {
-                self.set(&mut state, Mode::Run);
+                // If it was paused already its clock stands still, so it must not run.
+                self.set(&mut state, before);
                 return Err(PauseError::Stuck);
             }
             kick(&state);
@@ -340,6 +342,15 @@ mod tests {
             assert!(control.end());
         });
         assert_eq!(turns.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_paused_machine_with_a_vcpu_that_does_not_park_stays_paused() {
+        let control = control();
+        control.pause().unwrap();
+        let _seat = control.seat();
+        assert_eq!(control.pause(), Err(PauseError::Stuck));
+        assert!(control.is_paused() && control.clock().is_stopped());
     }
 
     #[test]

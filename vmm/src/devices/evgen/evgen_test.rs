@@ -243,6 +243,30 @@ fn what_is_observed_is_told_once_and_in_order() {
     host.observe(&|_| false);
     host.inject(1, one(2)).unwrap();
     assert!(host.feed().take().is_empty());
+
+    // What one reader lost is nothing to the next.
+    host.observe(&|_| true);
+    let many = Injection {
+        count: 20_000,
+        ..one(2)
+    };
+    host.inject(1, many).unwrap();
+    host.observe(&|_| false);
+    host.observe(&|_| true);
+    host.inject(1, one(2)).unwrap();
+    let told = host.feed().take();
+    assert_eq!((told.len(), told[0].lost), (1, 0));
+}
+
+#[test]
+fn faults_come_as_often_as_asked_for_however_they_are_divided() {
+    let (_, host) = setup(Counter::default(), 1);
+    let (spurious, hang) = (Fault::SpuriousInterrupt, Fault::Hang);
+    host.inject_fault(0, 0, spurious, 1000).unwrap();
+    host.inject_fault(0, 0, hang, 1000).unwrap();
+    let faults = host.stats()[0].faults;
+    assert_eq!(faults[spurious as usize], 1000);
+    assert_eq!(faults[hang as usize], 1, "one that lasts is one");
 }
 
 /// A worker that is behind takes the device again and again.

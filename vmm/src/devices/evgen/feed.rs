@@ -75,6 +75,14 @@ impl Feed {
         }
     }
 
+    /// Forgets what `device` has told: nobody wants it any more, and whoever does next is not to hear
+    /// that it lost events which it never asked for.
+    pub(super) fn forget(&self, device: usize) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.events.retain(|observed| observed.device != device);
+        queue.lost.remove(&device);
+    }
+
     /// Takes all events there are, oldest first.
     pub fn take(&self) -> Vec<Observed> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
@@ -127,6 +135,20 @@ mod tests {
             .map(|observed| (observed.device, observed.made.event.sequence, observed.lost))
             .collect();
         assert_eq!(lost, [(0, 10, 2), (0, 11, 0), (2, 1, 0), (1, 12, 3)]);
+    }
+
+    #[test]
+    fn what_is_forgotten_is_neither_told_nor_lost() {
+        let feed = Feed::new().unwrap();
+        feed.push(0, (0..KEPT as u64 - 1).map(made).collect(), 3);
+        feed.push(1, vec![made(7), made(8)], 0);
+        feed.forget(0);
+        let told = feed.take();
+        assert_eq!((told.len(), told[0].device), (1, 1));
+        feed.push(0, vec![made(9)], 0);
+        feed.push(1, vec![made(9)], 0);
+        let lost: Vec<_> = feed.take().iter().map(|observed| observed.lost).collect();
+        assert_eq!(lost, [0, 1]);
     }
 
     #[test]

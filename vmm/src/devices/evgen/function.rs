@@ -26,8 +26,6 @@ struct State {
     /// When the worker believes that the device is to be called next.
     announced: Option<u64>,
     latencies: Option<Latencies>,
-    /// Whether the feed is to be told of each event.
-    observed: bool,
 }
 
 /// What a device is told about where it is.
@@ -74,7 +72,6 @@ impl EvgenFunction {
                 doorbells: Doorbells::new(counter, config.rings).map_err(NewError::Eventfd)?,
                 announced: None,
                 latencies: None,
-                observed: false,
             }),
             earlier: EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)
                 .map_err(NewError::Eventfd)?,
@@ -127,7 +124,9 @@ impl EvgenFunction {
     pub(super) fn observe(&self, on: bool) {
         self.with_state(|state, _| {
             state.device.observe(on);
-            state.observed = on;
+            if !on {
+                self.place.feed.forget(self.place.number);
+            }
         });
     }
 
@@ -151,10 +150,8 @@ impl EvgenFunction {
     /// Fetches what the device has to tell.
     fn fetch(&self, state: &mut State) {
         Latencies::add(&mut state.latencies, &state.device.take_latencies());
-        if state.observed {
-            let (made, lost) = state.device.take_made();
-            self.place.feed.push(self.place.number, made, lost);
-        }
+        let (made, lost) = state.device.take_made();
+        self.place.feed.push(self.place.number, made, lost);
     }
 }
 

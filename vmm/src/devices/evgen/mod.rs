@@ -26,7 +26,7 @@ use function::{EvgenFunction, Place};
 pub use latencies::Latencies;
 use worker::Worker;
 
-/// Events injected while the device is kept from others.
+/// Events or interrupts made at a command while the device is kept from others.
 const INJECT_BATCH: u32 = 256;
 
 /// All evgen devices of a machine.
@@ -117,7 +117,8 @@ impl EvgenHost {
             .map_err(|source| CommandError::NoSuchRing { device, source })
     }
 
-    /// Lets `fault` befall a ring or its next `count` events, or the device now.
+    /// Lets `fault` befall a ring or its next `count` events, or the device now. Interrupts without
+    /// events are made some at a time, as events are by [`Self::inject`].
     pub fn inject_fault(
         &self,
         device: usize,
@@ -125,9 +126,23 @@ impl EvgenHost {
         fault: Fault,
         count: u32,
     ) -> Result<(), CommandError> {
-        self.function(device)?
-            .with_device(|evgen, memory, now| evgen.inject_fault(memory, ring, fault, count, now))
-            .map_err(|source| CommandError::NoSuchRing { device, source })
+        let function = self.function(device)?;
+        let batch = match fault {
+            Fault::SpuriousInterrupt => INJECT_BATCH,
+            // Of these the count costs nothing, and one that lasts must get it whole.
+            _ => u32::MAX,
+        };
+        let mut left = count;
+        while left > 0 {
+            let count = left.min(batch);
+            function
+                .with_device(|evgen, memory, now| {
+                    evgen.inject_fault(memory, ring, fault, count, now)
+                })
+                .map_err(|source| CommandError::NoSuchRing { device, source })?;
+            left -= count;
+        }
+        Ok(())
     }
 
     /// Keeps the interrupts of a vector pending, or lets them go.
