@@ -26,7 +26,7 @@ Options:
   --run CMD                run CMD in the guest instead of a shell
   --demo                   run the demonstration
   --storm STORM            the devices storm as soon as the guest's `stress` is ready: a name
-                           (`scripts/storm.sh help`), a file, a token, or for example
+                           (`scripts/storm.sh list`), a file, a token, or for example
                            rate=2000,burst=4,seconds=2,lost-interrupt=50 (per second and ring;
                            one event in 50). Given more than once: one for each round of
                            `stress --rounds N`. With --demo: instead of its own
