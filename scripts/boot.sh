@@ -170,7 +170,7 @@ end_machine() {
     if [[ -n $machine ]] && kill "$machine" 2>/dev/null; then wait "$machine" || true; fi
     wait "${readers[@]}" 2>/dev/null || true
     [[ -z $control ]] || rm -f -- "$control"
-    rm -f "$run"/{initrd,status,qemu.pid}
+    rm -rf "$run"/{tree,initrd,status,qemu.pid}
     [[ -z $terminal ]] || stty "$terminal" <&3
 }
 
