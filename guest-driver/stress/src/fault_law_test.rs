@@ -144,6 +144,16 @@ const FAULTY: &[Row] = &[
         &[(Law::Doorbells, Some(1))],
     ),
     (
+        "a doorbell that a device did not hear which was busy, and hung",
+        |run| {
+            run.evidence.injected.rung[1] = 20;
+            let after = &mut run.evidence.after;
+            (after.came_about[STUCK_BUSY], after.came_about[HANG]) = (1, 1);
+            (after.faults.stuck_busy, after.faults.hangs) = (1, 1);
+        },
+        &[(Law::Doorbells, Some(1))],
+    ),
+    (
         "a doorbell that a device did not hear which was gone",
         |run| {
             run.evidence.injected.rung[1] = 20;
