@@ -26,7 +26,7 @@ Options:
   --run CMD                run CMD in the guest instead of a shell
   --demo                   run the demonstration
   --storm STORM            the devices storm as soon as the guest's `stress` is ready: a name
-                           (`scripts/storm.sh help`), a file, a token, or for example
+                           (`scripts/storm.sh list`), a file, a token, or for example
                            rate=2000,burst=4,seconds=2,lost-interrupt=50 (per second and ring;
                            one event in 50). Given more than once: one for each round of
                            `stress --rounds N`. With --demo: instead of its own
@@ -170,7 +170,7 @@ end_machine() {
     if [[ -n $machine ]] && kill "$machine" 2>/dev/null; then wait "$machine" || true; fi
     wait "${readers[@]}" 2>/dev/null || true
     [[ -z $control ]] || rm -f -- "$control"
-    rm -f "$run"/{initrd,status,qemu.pid}
+    rm -rf "$run"/{tree,initrd,status,qemu.pid}
     [[ -z $terminal ]] || stty "$terminal" <&3
 }
 

@@ -60,13 +60,16 @@ help) exec "$lockstorm" ctl "$@" ;;
 list | show | check | token) exec "$lockstorm" storm "$@" ;;
 esac
 
-# Commands of `lockstorm ctl` have none of these characters.
+# Before any file of that name: `storm.sh stats >stats` makes one.
+is_command() { [[ $1 == top ]] || "$lockstorm" ctl help "$1" >/dev/null 2>&1; }
 is_storm() { [[ $1 == *[=./]* || -f $1 ]] || "$lockstorm" storm show "$1" >/dev/null 2>&1; }
 if [[ ${1-} == --* ]]; then
     set -- storm start "$@"
 elif [[ ${1-} == stop || ${1-} == status ]]; then
     set -- storm "$@"
-elif is_storm "${1-}"; then
+elif (($# > 0)) && ! is_command "$1"; then
+    is_storm "$1" ||
+        give_up 2 "there is no storm, file or command '$1'; scripts/storm.sh list and scripts/storm.sh help show what there is"
     # Here, where a path means what it meant to the caller.
     token=$("$lockstorm" storm token "$1") || exit
     shift

@@ -97,6 +97,8 @@ impl pci::Driver for EvgenDriver {
                     // Events come from here on.
                     rings.bring_up().inspect_err(|error| {
                         dev_err!(pdev, "the device cannot be set up: {error:?}\n");
+                        // Somebody may have opened the file by now, and would wait for ever.
+                        rings.device().remove();
                     })?;
                     dev_info!(
                         pdev,

@@ -175,12 +175,26 @@ impl Registers {
         self.write64(Register::RingAvailable, ring, at.available)?;
         self.write64(Register::RingUsed, ring, at.used)?;
         self.write32(Register::RingFeatures, ring, RING_FEATURE_EVENT_INDEX)?;
+        // A device that was busy or gone for just one of these would write to wherever it believes.
+        if !self.ring_is_laid_out(ring, size, at)? {
+            return Err(EAGAIN);
+        }
         self.write32(Register::RingEnable, ring, 1)?;
         match self.read32(Register::RingState, ring)? {
             RING_STATE_ON => Ok(()),
-            RING_STATE_ERROR => Err(EIO),
+            // One that has reset itself before the last write refuses what it has forgotten.
+            RING_STATE_ERROR if self.ring_is_laid_out(ring, size, at)? => Err(EIO),
             _ => Err(EAGAIN),
         }
+    }
+
+    /// Whether the device knows of ring `ring` what it was told.
+    fn ring_is_laid_out(&self, ring: usize, size: u16, at: &Addresses) -> Result<bool> {
+        Ok(self.read32(Register::RingSize, ring)? == u32::from(size)
+            && self.read64(Register::RingDescriptors, ring)? == at.descriptors
+            && self.read64(Register::RingAvailable, ring)? == at.available
+            && self.read64(Register::RingUsed, ring)? == at.used
+            && self.read32(Register::RingFeatures, ring)? == RING_FEATURE_EVENT_INDEX)
     }
 
     /// Turns ring `ring` off: what is made for it from now on counts as dropped, and its used ring

@@ -34,7 +34,7 @@ const STILL_LOOKS: u32 = 2;
 const PATIENCE: u32 = 50;
 
 /// The watchdog of one device. Runs in soft-IRQ context, on every kernel, so it may be long compared
-/// with a handler: setting up a device takes about ten register accesses for each ring. But it never
+/// with a handler: setting up a device takes some fifteen register accesses for each ring. But it never
 /// waits: what takes time goes on at the next look.
 #[pin_data]
 pub(crate) struct Watchdog {

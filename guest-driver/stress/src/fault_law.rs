@@ -6,8 +6,8 @@
 use evgen_uapi::{Counters, FaultCounters};
 
 use crate::faults::{
-    ALL_ONES, CORRUPT_CHECKSUM, DUPLICATE_EVENT, HANG, KINDS, REORDERED_EVENT, SELF_RESET,
-    STUCK_BUSY, UNMAPPED_DMA, WILD_INDEX,
+    ALL_ONES, CORRUPT_CHECKSUM, DUPLICATE_EVENT, HANG, KINDS, LOST_INTERRUPT, REORDERED_EVENT,
+    SELF_RESET, STUCK_BUSY, UNMAPPED_DMA, WILD_INDEX,
 };
 use crate::law::{Evidence, difference};
 use crate::thousands::thousands;
@@ -91,6 +91,17 @@ fn judge_false_alarms(evidence: &Evidence, verdict: &mut Verdict) {
             );
             verdict.broken_by(Law::Justified, kind, figures);
         }
+    }
+    // Without a fault one may still come later than the watchdog. But if it is the watchdog that
+    // finds most, they are not coming, and the rest of the law would hold all the same.
+    let lost = verdict.noticed(LOST_INTERRUPT);
+    if lost > verdict.interrupts && verdict.faults.iter().all(|fault| fault.came_about == 0) {
+        let figures = format!(
+            "{} times no interrupt told of events, and only {} came",
+            thousands(lost),
+            thousands(verdict.interrupts)
+        );
+        verdict.broken_by(Law::Justified, LOST_INTERRUPT, figures);
     }
     let elements = restarts(evidence, |faults| faults.bad_element);
     if elements != 0 {

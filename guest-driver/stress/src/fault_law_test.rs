@@ -144,6 +144,16 @@ const FAULTY: &[Row] = &[
         &[(Law::Doorbells, Some(1))],
     ),
     (
+        "a doorbell that a device did not hear which was busy, and hung",
+        |run| {
+            run.evidence.injected.rung[1] = 20;
+            let after = &mut run.evidence.after;
+            (after.came_about[STUCK_BUSY], after.came_about[HANG]) = (1, 1);
+            (after.faults.stuck_busy, after.faults.hangs) = (1, 1);
+        },
+        &[(Law::Doorbells, Some(1))],
+    ),
+    (
         "a doorbell that a device did not hear which was gone",
         |run| {
             run.evidence.injected.rung[1] = 20;
@@ -171,6 +181,7 @@ fn nothing_is_noticed_without_faults() {
             (|faults| faults.device_restarts = 1) as fn(&mut FaultCounters),
             Law::Justified,
         ),
+        (|faults| faults.lost_interrupts = 1, Law::Justified),
         (|faults| faults.hangs = 1, Law::Justified),
         (|faults| faults.stuck_busy = 1, Law::Justified),
         (|faults| faults.unreachable = 1, Law::Justified),
@@ -178,6 +189,21 @@ fn nothing_is_noticed_without_faults() {
         let mut run = Run::good();
         happen(&mut run.evidence.after.faults);
         assert!(laws(&run.judge()).contains(&(law, None)));
+    }
+}
+
+/// A late one is no fault, and a lost one is what came about.
+#[test]
+fn the_watchdog_may_find_less_than_the_handlers() {
+    for (lost, interrupts, came_about, holds) in
+        [(2, 2, 0, true), (3, 2, 0, false), (3, 2, 1, true)]
+    {
+        let mut run = Run::good();
+        let after = &mut run.evidence.after;
+        after.faults.lost_interrupts = lost;
+        after.interrupts = interrupts;
+        after.came_about[LOST_INTERRUPT] = came_about;
+        assert_eq!(laws(&run.judge()).is_empty(), holds, "{lost} {interrupts}");
     }
 }
 

@@ -23,6 +23,8 @@ pub struct Notice {
     pub shared: bool,
 }
 
+/// An event's interrupt is not sent.
+pub const LOST_INTERRUPT: usize = 1;
 /// One bit of an event's checksum is wrong.
 pub const CORRUPT_CHECKSUM: usize = 7;
 /// An event is delivered twice.
@@ -110,6 +112,7 @@ mod tests {
             assert!(datasheet.contains(&row), "SPEC.md lacks {row}");
         }
         for (number, name) in [
+            (LOST_INTERRUPT, "lost-interrupt"),
             (WILD_INDEX, "wild-index"),
             (CORRUPT_CHECKSUM, "corrupt-checksum"),
             (DUPLICATE_EVENT, "duplicate-event"),

@@ -11,7 +11,7 @@ use evgen_uapi::{
 };
 
 use crate::fault_law;
-use crate::faults::{ALL_ONES, HANG, STUCK_BUSY};
+use crate::faults::ALL_ONES;
 use crate::injected::Injected;
 use crate::log::{Log, Seen, seen};
 use crate::thousands::thousands;
@@ -332,10 +332,9 @@ fn judge_records(evidence: &Evidence, verdict: &mut Verdict) {
 }
 
 fn judge_injectors(evidence: &Evidence, verdict: &mut Verdict) {
-    // A device that is busy or gone hears no doorbell, and nobody can count that.
-    let deaf = [HANG, STUCK_BUSY, ALL_ONES]
-        .into_iter()
-        .any(|kind| verdict.came_about(kind) > 0);
+    // A device that is gone hears no doorbell, and nobody can count that. One that is busy or hangs
+    // does hear it.
+    let deaf = verdict.came_about(ALL_ONES) > 0;
     for (number, ring) in verdict.rings.clone().into_iter().enumerate() {
         let rung = evidence.injected.rung[number].cast_signed();
         let came = seen(&evidence.logs, SOURCE_DOORBELL, number)
