@@ -177,6 +177,9 @@ pub fn boot(options: &Boot, start: Instant) -> Result<Ending, Error> {
     run.storm.finish();
     // The guest first: it uses all the others.
     drop(vcpus);
+    if ending.status == status::TIMEOUT {
+        tell_where(&inbox);
+    }
     drop(control);
     evgen.stop();
     drop(input);
@@ -252,6 +255,15 @@ fn rules(options: &Boot) -> Rules {
         command: options.run.is_some(),
         boot_timeout: Duration::from_secs(options.boot_timeout),
         timeout: options.timeout.map(Duration::from_secs),
+    }
+}
+
+/// A guest that hangs hangs somewhere.
+fn tell_where(inbox: &Receiver<Event>) {
+    for event in inbox.try_iter() {
+        if let Event::Left(position) = event {
+            tell(position);
+        }
     }
 }
 

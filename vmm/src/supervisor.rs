@@ -89,6 +89,8 @@ impl Supervisor {
                 self.panic.get_or_insert((line, now + PANIC_GRACE));
                 None
             }
+            // Of interest only when the run has ended.
+            Event::Left(_) => None,
             Event::Signal(signal) => Some(Ending::new(
                 128u8.wrapping_add(signal as u8),
                 format!("stopped by {}", signal_name(signal)),

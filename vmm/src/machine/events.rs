@@ -26,6 +26,8 @@ pub enum Event {
     },
     /// The guest kernel's line that reports a panic.
     Panic(String),
+    /// Where a vCPU was when the run ended. Comes last.
+    Left(String),
     /// The host sent this signal.
     Signal(i32),
     /// The user asked for the end, on the keyboard or by the control socket.

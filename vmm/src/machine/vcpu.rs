@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use kvm_bindings::{
-    CpuId, KVM_INTERNAL_ERROR_DELIVERY_EV, KVM_INTERNAL_ERROR_EMULATION, Msrs, kvm_msr_entry,
-    kvm_regs, kvm_segment,
+    CpuId, KVM_INTERNAL_ERROR_DELIVERY_EV, KVM_INTERNAL_ERROR_EMULATION, KVM_MP_STATE_HALTED, Msrs,
+    kvm_lapic_state, kvm_msr_entry, kvm_regs, kvm_segment,
 };
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use thiserror::Error;
@@ -23,6 +23,10 @@ const CR0_PROTECTED: u64 = 1 << 0;
 const CR0_EXTENSION_TYPE: u64 = 1 << 4;
 /// RFLAGS has a bit that is always one.
 const RFLAGS: u64 = 1 << 1;
+const RFLAGS_INTERRUPTS: u64 = 1 << 9;
+/// Offsets of two registers in a local APIC.
+const APIC_IN_SERVICE: usize = 0x100;
+const APIC_REQUESTED: usize = 0x200;
 
 const MSR_MISC_ENABLE: u32 = 0x1a0;
 const MISC_ENABLE_FAST_STRINGS: u64 = 1 << 0;
@@ -122,21 +126,46 @@ impl Vcpu {
         self.fd.set_regs(&regs).map_err(error("set the registers"))
     }
 
-    /// Runs until the machine stops or `control` ends it, and returns why unless it was `control`.
-    pub fn run(mut self, control: &RunControl) -> Option<Event> {
+    /// Runs until the machine stops or `control` ends it, and returns why, or where that was.
+    pub fn run(mut self, control: &RunControl) -> Event {
         let seat = control.seat();
         loop {
             match seat.turn() {
                 Turn::Run => {}
                 Turn::Resume => self.tell_of_pause(),
-                Turn::End => return None,
+                Turn::End => return Event::Left(self.position()),
             }
             match self.run_once() {
                 Ok(Outcome::Done) => {}
-                Ok(Outcome::Stop(stop)) => return Some(Event::Stop(stop)),
-                Err(event) => return Some(event),
+                Ok(Outcome::Stop(stop)) => return Event::Stop(stop),
+                Err(event) => return event,
             }
         }
+    }
+
+    /// Where the guest is and which interrupts it has not taken: what there is to look at first when
+    /// it hangs.
+    fn position(&self) -> String {
+        let (id, regs) = (self.id, self.fd.get_regs().unwrap_or_default());
+        let level = self.fd.get_sregs().map_or(0, |sregs| sregs.cs.dpl);
+        let halted = self
+            .fd
+            .get_mp_state()
+            .is_ok_and(|state| state.mp_state == KVM_MP_STATE_HALTED);
+        let taken = if regs.rflags & RFLAGS_INTERRUPTS != 0 {
+            "on"
+        } else {
+            "off"
+        };
+        let apic = self.fd.get_lapic().unwrap_or_default();
+        format!(
+            "vCPU {id} was at {:#x}, privilege level {level}{}, interrupts {taken}, \
+             in service {:x?}, requested {:x?}",
+            regs.rip,
+            if halted { ", halted" } else { "" },
+            vectors(&apic, APIC_IN_SERVICE),
+            vectors(&apic, APIC_REQUESTED),
+        )
     }
 
     /// Has the guest's kernel know that it stood still, so that its watchdogs do not take the pause
@@ -241,6 +270,17 @@ impl Vcpu {
     }
 }
 
+/// The vectors whose bits are set in one of the local APIC's 256-bit registers, which are eight
+/// words, 16 bytes apart (Intel SDM vol. 3, §12.4.1).
+fn vectors(apic: &kvm_lapic_state, register: usize) -> Vec<u8> {
+    let bit = |vector: u8| {
+        let byte = usize::from(vector / 32) * 16 + usize::from(vector % 32 / 8);
+        let byte = apic.regs.get(register + byte).copied().unwrap_or(0);
+        byte.cast_unsigned() >> (vector % 8) & 1 != 0
+    };
+    (0..=u8::MAX).filter(|&vector| bit(vector)).collect()
+}
+
 /// Why the guest was left.
 fn reason(exit: &Result<VcpuExit, kvm_ioctls::Error>) -> ExitReason {
     match exit {
@@ -290,6 +330,16 @@ fn segment(selector: u16, type_: u8) -> kvm_segment {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn vectors_are_where_an_apic_has_them() {
+        let mut apic = kvm_lapic_state::default();
+        apic.regs[APIC_REQUESTED] = 1;
+        apic.regs[APIC_REQUESTED + 0x10 + 1] = -128;
+        apic.regs[APIC_REQUESTED + 0x70 + 3] = -128;
+        assert_eq!(vectors(&apic, APIC_REQUESTED), [0, 47, 255]);
+        assert_eq!(vectors(&apic, APIC_IN_SERVICE), [0; 0]);
+    }
 
     #[test]
     fn a_vcpu_is_stuck_when_its_registers_stay_the_same() {

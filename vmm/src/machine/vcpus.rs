@@ -24,8 +24,8 @@ pub struct Vcpus {
 }
 
 impl Vcpus {
-    /// Runs each of `vcpus` on a thread of its own, as `control` says. Why one ends goes to
-    /// `events`.
+    /// Runs each of `vcpus` on a thread of its own, as `control` says. Why one ends, or where it was
+    /// then, goes to `events`.
     pub fn start(
         vcpus: Vec<Vcpu>,
         control: &Arc<RunControl>,
@@ -40,11 +40,7 @@ impl Vcpus {
             let events = events.clone();
             let thread = thread::Builder::new()
                 .name(format!("vcpu{id}"))
-                .spawn(move || {
-                    if let Some(event) = vcpu.run(&control) {
-                        events.send(event);
-                    }
-                })
+                .spawn(move || events.send(vcpu.run(&control)))
                 .map_err(Error)?;
             running.threads.push(thread);
         }
