@@ -26,6 +26,9 @@ use crate::rate_limit::Occurrences;
 
 /// Clients served at a time.
 const MAX_CLIENTS: usize = 8;
+/// Lines of the event stream that are put before clients in one go. They fit into what one may have
+/// unread, so none is left out before a client that keeps up could have it.
+const LINES_AT_ONCE: usize = 256;
 /// Clients accepted in one go, so that those who are there get their turn.
 const ACCEPT_BATCH: usize = 16;
 
@@ -383,9 +386,15 @@ impl Service {
         let _ = handler.stream().read();
         let lines = handler.take_events();
         let lines: Vec<_> = lines.into_iter().map(Line::new).collect();
+        lines
+            .chunks(LINES_AT_ONCE)
+            .try_for_each(|lines| self.pass_on(lines))
+    }
+
+    fn pass_on(&mut self, lines: &[Line]) -> io::Result<()> {
         let mut ready = Vec::new();
         for (&number, client) in &mut self.clients {
-            if client.stream(&lines) {
+            if client.stream(lines) {
                 ready.push(number);
             }
         }
@@ -393,7 +402,7 @@ impl Service {
             self.serve_client(number)?;
         }
         if let Entrance::Port { client, .. } = &mut self.entrance
-            && client.stream(&lines)
+            && client.stream(lines)
         {
             self.serve_entrance(None)?;
         }
