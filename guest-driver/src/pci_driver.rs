@@ -95,7 +95,7 @@ impl pci::Driver for EvgenDriver {
                 _silence: SilenceOnDrop { pdev, rings: rings.clone() },
                 _: {
                     // Events come from here on.
-                    rings.bring_up().inspect_err(|error| {
+                    bring_up(&rings).inspect_err(|error| {
                         dev_err!(pdev, "the device cannot be set up: {error:?}\n");
                         // Somebody may have opened the file by now, and would wait for ever.
                         rings.device().remove();
@@ -116,6 +116,25 @@ impl pci::Driver for EvgenDriver {
     fn unbind<'bound>(_pdev: &'bound pci::Device<Core<'_>>, this: Pin<&Self::Data<'bound>>) {
         this.device.remove();
     }
+}
+
+/// How often a device that was reset is set up until it is given up.
+const ATTEMPTS: usize = 3;
+
+/// Sets up a device that was reset. One that resets itself or gets busy meanwhile is reset again, and
+/// set up from the beginning.
+fn bring_up(rings: &Rings) -> Result {
+    let device = rings.device();
+    let mut result = rings.bring_up();
+    for _ in 1..ATTEMPTS {
+        if result.is_ok() {
+            break;
+        }
+        result = Reset::new(device.rings())
+            .finish(device.registers())
+            .and_then(|()| rings.bring_up());
+    }
+    result
 }
 
 /// Silences the device when dropped: after that it writes no memory.
