@@ -266,7 +266,7 @@ start:  jmp start
 ASSEMBLY
     cc -nostdlib -static -no-pie -Wl,-Ttext-segment=0x1000000,-estart,--build-id=none \
         -o "$work/hang" "$work/hang.S"
-    expect 124 'vCPU 0 was at 0x1000' boot --kernel "$work/hang" --timeout 5 --run true
+    expect 124 'vCPU 0 was at 0x1001000, privilege level 0, interrupts off' boot --kernel "$work/hang" --timeout 5 --run true
 }
 
 taken_socket() {
