@@ -42,11 +42,14 @@ pub enum InterruptError {
     Full,
     /// KVM does not take the table.
     #[error(
-        "KVM refuses to route these GSIs to these messages (None: to nothing): {edits:x?}: {source}"
+        "KVM refuses to route GSIs to messages (None: to nothing), {count} of them, the first \
+         {first:x?}: {source}"
     )]
     Routes {
-        /// What was to change in the table.
-        edits: Vec<(u32, Option<MsiMessage>)>,
+        /// How much was to change in the table.
+        count: usize,
+        /// The first of it.
+        first: Option<(u32, Option<MsiMessage>)>,
         /// KVM's answer.
         source: errno::Error,
     },
@@ -238,7 +241,8 @@ impl InterruptRouter {
                 set(messages, gsi, message);
             }
             InterruptError::Routes {
-                edits: edits.to_vec(),
+                count: edits.len(),
+                first: edits.first().copied(),
                 source,
             }
         })

@@ -153,6 +153,7 @@ fn open_kvm() -> Result<Kvm, Error> {
         (Cap::Irqchip, "in-kernel interrupt controllers"),
         (Cap::Irqfd, "irqfd"),
         (Cap::IrqRouting, "interrupt routing"),
+        (Cap::SignalMsi, "KVM_SIGNAL_MSI"),
         (Cap::Ioeventfd, "ioeventfd"),
         (Cap::UserMemory, "user memory regions"),
     ] {
