@@ -105,7 +105,7 @@ pub struct Boot {
     #[arg(long, value_name = "S", default_value_t = 60,
           value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
     pub boot_timeout: u64,
-    /// Seconds until the run must be over
+    /// Seconds until the run must be over; those of a pause count too
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
     pub timeout: Option<u64>,
     /// Storm on all devices once the guest is ready: its name (see `lockstorm storm list`), file or
