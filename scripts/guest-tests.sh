@@ -201,14 +201,15 @@ each_fault_is_survived() {
     [[ ${digests[0]} != "${digests[1]}" ]]
 }
 
-# Where the machine is too slow for it, the events come late.
+# Where the machine is too slow for it, the events come late. Twice the rate hung a nested guest once in
+# some twenty runs, with a processor that took no interrupts any more, as in scripts/nested.sh.
 million_events_reconcile() {
     local every=spurious-interrupt=2000,lost-interrupt=5000,duplicate-interrupt=2000
     every+=,early-interrupt=2000,late-interrupt=2000,stale-index=2000,wild-index=20000
     every+=,corrupt-checksum=1000,duplicate-event=1000,reordered-event=1000,unmapped-dma=1000
     every+=,hang=100000,stuck-busy=100000,all-ones=100000,self-reset=60000
     expect 0 'conservation law holds: .* 0 unaccounted for' \
-        boot --timeout 280 --devices 4 --storm "rate=5000,burst=64,seconds=13,$every" \
+        boot --timeout 280 --devices 4 --storm "rate=3000,burst=64,seconds=22,$every" \
         --run 'stress --seconds 1 --injectors 2 --settle 250'
     local fault stormed
     stormed=$(awk '/^lockstorm: storm over on device / { gsub(",", "", $7); sum += $7 } END { print sum + 0 }' "$work/said")
