@@ -29,7 +29,10 @@ run_nested() {
     cp "$lockstorm" "$run/tree/run/lockstorm"
     cp "$guest_kernel" "$run/tree/run/kernel"
     cp "$initramfs" "$run/tree/run/initramfs"
+    # Without paravirtual spinlocks: a guest was found in kvm_wait, halted with interrupts off, whose
+    # kick had got lost. By an RCU stall on one processor it had looked like one before.
     run_outer_machine /run/lockstorm boot --kernel /run/kernel --initramfs /run/initramfs \
+        --append nopvspin \
         --control /dev/virtio-ports/control "${options[@]}"
 }
 
