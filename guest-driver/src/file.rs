@@ -79,7 +79,7 @@ unsafe impl AsBytes for Counters {}
 unsafe impl FromBytes for AddEvent {}
 
 const _: () = assert!(
-    size_of::<Counters>() == 2 * 4 + uapi::MAX_RINGS * 9 * 8 + 7 * 8 + 9 * 8 + uapi::FAULTS * 8,
+    size_of::<Counters>() == 2 * 4 + uapi::MAX_RINGS * 9 * 8 + 11 * 8 + 10 * 8 + uapi::FAULTS * 8,
     "padding of the counters would leak to programs",
 );
 

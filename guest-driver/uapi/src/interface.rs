@@ -51,6 +51,38 @@ pub const INJECT: u32 = ioc(IOC_WRITE, 2, size_of::<u32>());
 /// this sleeps. `EFAULT`, `EINTR` (restarted if a handler says so), `ENODEV`.
 pub const COUNTERS: u32 = ioc(IOC_READ, 3, size_of::<Counters>());
 
+/// `ioctl`: rings a doorbell later; the argument points to a [`DeferredInjection`]. Each call makes
+/// one event, however many wait. `EINVAL` if there is no such ring or the time is too long, `EBUSY` if
+/// [`DEFERRED_MAX`] injections wait already, `ENOMEM`, `EFAULT`, `ENODEV`.
+pub const INJECT_DEFERRED: u32 = ioc(IOC_WRITE, 4, size_of::<DeferredInjection>());
+/// `ioctl`: takes the oldest event out of the list, as a `read` of [`EVENT_SIZE`] bytes that never
+/// waits; the argument points to that many bytes. `EAGAIN` if there is none, `EFAULT` (the event is
+/// not lost), `ENODEV`.
+pub const GET_EVENT: u32 = ioc(IOC_READ, 5, EVENT_SIZE);
+/// `ioctl`: waits until every event was read; the argument points to a `u32`, for how many
+/// milliseconds at most. That it was so at one moment does not say that it still is. `ETIMEDOUT` if
+/// it was not in that time, `EINTR` if a signal came first (never restarted: it would wait the
+/// whole time once more), `EFAULT`, `ENODEV`.
+pub const WAIT_DRAINED: u32 = ioc(IOC_WRITE, 6, size_of::<u32>());
+/// `ioctl`: lets a ring gather events before it interrupts; the argument points to a [`Coalescing`].
+/// Holds until it is set again or the device is unbound, over resets too. `EINVAL` if there is no such
+/// ring or a figure is out of range, `EFAULT`, `ENODEV`.
+pub const SET_COALESCING: u32 = ioc(IOC_WRITE, 7, size_of::<Coalescing>());
+/// `ioctl`, without an argument: resets the device and sets it up anew; returns when it runs again.
+/// No event that it had delivered is lost. `EINTR` if a signal came first (never restarted: the reset
+/// goes on, and another one is hardly wanted), `ENODEV`.
+pub const RESET: u32 = ioc(IOC_NONE, 8, 0);
+
+/// Most injections of one device that wait for their time.
+pub const DEFERRED_MAX: u32 = 64;
+/// Longest time in milliseconds for which an injection can be deferred.
+pub const DEFERRED_MILLISECONDS_MAX: u32 = 60_000;
+/// Largest [`Coalescing::events`].
+pub const COALESCING_EVENTS_MAX: u32 = 65_535;
+/// Largest [`Coalescing::microseconds`].
+pub const COALESCING_MICROSECONDS_MAX: u32 = 1_000_000;
+
+const IOC_NONE: u32 = 0;
 const IOC_WRITE: u32 = 1;
 const IOC_READ: u32 = 2;
 
@@ -69,6 +101,30 @@ pub struct AddEvent {
     pub reserved: [u16; 3],
     /// Payload of the event.
     pub payload: [u8; PAYLOAD_SIZE],
+}
+
+/// Argument of [`INJECT_DEFERRED`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DeferredInjection {
+    /// Ring whose doorbell is rung.
+    pub ring: u32,
+    /// In how many milliseconds, 0 to [`DEFERRED_MILLISECONDS_MAX`].
+    pub milliseconds: u32,
+}
+
+/// Argument of [`SET_COALESCING`]. If either figure is 0, or `events` is 1, every event interrupts.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Coalescing {
+    /// The ring.
+    pub ring: u32,
+    /// How many events are worth an interrupt, 0 to [`COALESCING_EVENTS_MAX`].
+    pub events: u32,
+    /// After how many microseconds fewer are worth one too, 0 to [`COALESCING_MICROSECONDS_MAX`].
+    pub microseconds: u32,
+    /// Must be zero.
+    pub reserved: u32,
 }
 
 /// What is counted for each ring: by the device since it was powered on, by the driver since the
@@ -117,6 +173,15 @@ pub struct Counters {
     pub read: u64,
     /// Events in the list now.
     pub pending: u64,
+    /// Events that had to leave the list unread although it was not full, because the driver had no
+    /// memory for more just then. They count as evicted too.
+    pub evicted_early: u64,
+    /// Injections deferred with [`INJECT_DEFERRED`].
+    pub deferred: u64,
+    /// Of these, the ones whose doorbell was rung.
+    pub deferred_rung: u64,
+    /// Of these, the ones that wait for their time.
+    pub deferred_pending: u64,
     /// Times that a ring's interrupt handler ran.
     pub interrupts: u64,
     /// Times that a ring's interrupt handler found nothing to take. Messages that merge on their
@@ -142,6 +207,8 @@ pub struct FaultCounters {
     pub bad_element: u64,
     /// Times that a ring was turned off and on again, with the device as it was.
     pub ring_restarts: u64,
+    /// Times that a ring was given up, because it was wrong even when it had been turned off.
+    pub rings_lost: u64,
     /// Times that the device was found reset, though nobody had told it to.
     pub self_resets: u64,
     /// Times that the device's heartbeat stood still.
@@ -150,7 +217,7 @@ pub struct FaultCounters {
     pub stuck_busy: u64,
     /// Times that the device answered with all ones, as what is gone from the bus does.
     pub unreachable: u64,
-    /// Times that the driver reset the device and set it up anew.
+    /// Times that the driver reset the device and set it up anew, [`RESET`] included.
     pub device_restarts: u64,
 }
 
@@ -223,8 +290,12 @@ mod tests {
     #[test]
     fn ioctl_numbers_never_change() {
         assert_eq!(
-            (ADD, INJECT, COUNTERS),
-            (0x4028_4501, 0x4004_4502, 0x8340_4503)
+            [ADD, INJECT, COUNTERS, INJECT_DEFERRED],
+            [0x4028_4501, 0x4004_4502, 0x8368_4503, 0x4008_4504]
+        );
+        assert_eq!(
+            [GET_EVENT, WAIT_DRAINED, SET_COALESCING, RESET],
+            [0x8040_4505, 0x4004_4506, 0x4010_4507, 0x0000_4508]
         );
     }
 }
