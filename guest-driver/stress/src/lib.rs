@@ -13,6 +13,7 @@ mod example;
 pub mod exit_device;
 mod fault_law;
 pub mod faults;
+pub mod function;
 pub mod injected;
 pub mod kernel_arguments;
 pub mod law;

@@ -14,7 +14,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use thiserror::Error;
 
 use crate::bar::{Bar, BarError, Word};
-use crate::function::{COMMAND, Function, FunctionError};
+use evgen_stress::function::{COMMAND, Function, FunctionError};
 
 const MSIX_ID: u8 = 0x11;
 /// Message Control: MSI-X Enable.

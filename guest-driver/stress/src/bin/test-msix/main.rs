@@ -4,7 +4,6 @@
 
 mod bar;
 mod bench;
-mod function;
 mod masking;
 mod reset;
 mod structures;
