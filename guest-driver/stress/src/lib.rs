@@ -16,6 +16,7 @@ pub mod faults;
 pub mod function;
 pub mod injected;
 pub mod kernel_arguments;
+pub mod ktap;
 pub mod law;
 pub mod log;
 pub mod pattern;
