@@ -2,8 +2,24 @@
 
 //! The report of a test program: KTAP, a line for each check.
 
-use std::fmt::Display;
+use std::fmt::{Debug, Display};
 use std::io::{self, Write};
+
+use thiserror::Error;
+
+/// What a check found to be wrong.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct Wrong(pub String);
+
+/// Says what is wrong if something is not as it must be.
+pub fn expect<T: PartialEq + Debug>(what: &str, found: T, wanted: T) -> Result<(), Wrong> {
+    if found == wanted {
+        Ok(())
+    } else {
+        Err(Wrong(format!("{what}: {found:x?}, must be {wanted:x?}")))
+    }
+}
 
 /// How a check ended that found nothing wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
