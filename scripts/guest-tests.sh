@@ -23,6 +23,7 @@ guest_tests() {
     # More vectors than KVM has routes.
     check 'MSI-X conformance of 3 devices with 2048 vectors' expect 0 '^ok 20 ' \
         boot --devices 3 --vectors 2048 --run 'test-msix 2'
+    check 'file operations in a VM' expect 0 '^ok 34 ' boot --run 'test-file'
     check 'shell on a terminal, Ctrl-C goes to the guest' shell_on_terminal
     check 'panic of a module: 255' expect 255 'panic' boot --run 'insmod /lib/modules/panic.ko'
     check 'guest that never boots: 124' hanging_kernel

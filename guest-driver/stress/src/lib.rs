@@ -3,8 +3,8 @@
 //! What the programs inside the guest share: access to `/dev/evgenN` and to the exit device, and
 //! the conservation law that `stress` checks.
 //!
-//! All `unsafe` of the guest's programs is in [`device`] (`ioctl`), [`exit_device`] (port access)
-//! and `test-msix` (a mapped BAR); [`pattern`], [`log`], [`law`], [`faults`], [`verdict`] and
+//! All `unsafe` of the guest's programs is in [`device`] (`ioctl`), [`exit_device`] (port access),
+//! `test-msix` (a mapped BAR) and `test-file` (memory that is not there, signals, bad arguments); [`pattern`], [`log`], [`law`], [`faults`], [`verdict`] and
 //! [`report`] do no input or output at all.
 
 pub mod device;

@@ -14,6 +14,16 @@
 //! | `EINTR`, restarted | a signal came before any event did |
 //! | `ENODEV` | the device is gone, or was given up because it had not been well for 5 seconds |
 //!
+//! `poll` and `epoll` say `POLLIN` and `POLLRDNORM` while an event is pending, `POLLERR` and `POLLHUP`
+//! once the device is gone, and never `POLLOUT`: nothing can be written, and no `ioctl` waits for room.
+//!
+//! Every `ioctl` but those below fails with `ENOTTY`. Those below can fail with `EINTR` too, before they
+//! did anything, and are restarted if a handler says so; where it is not so, it is said. They are the
+//! same for 32-bit programs.
+//!
+//! `/proc/PID/fdinfo/FD` names the device (`evgen-device`), how many events were read from the file
+//! (`evgen-events-read`), and how often a `read` slept (`evgen-sleeps`).
+//!
 //! The programs see this file as a crate, the kernel module includes it by path: only `core` and
 //! only what the kernel's rustc (1.85) knows.
 
@@ -48,7 +58,7 @@ pub const ADD: u32 = ioc(IOC_WRITE, 1, size_of::<AddEvent>());
 /// does. `EINVAL` if there is no such ring, `EFAULT`, `ENODEV`.
 pub const INJECT: u32 = ioc(IOC_WRITE, 2, size_of::<u32>());
 /// `ioctl`: fills in the [`Counters`] that the argument points to. While the device does not answer
-/// this sleeps. `EFAULT`, `EINTR` (restarted if a handler says so), `ENODEV`.
+/// this sleeps. `EFAULT`, `ENODEV`.
 pub const COUNTERS: u32 = ioc(IOC_READ, 3, size_of::<Counters>());
 
 /// `ioctl`: rings a doorbell later; the argument points to a [`DeferredInjection`]. Each call makes
@@ -62,7 +72,7 @@ pub const GET_EVENT: u32 = ioc(IOC_READ, 5, EVENT_SIZE);
 /// `ioctl`: waits until every event was read; the argument points to a `u32`, for how many
 /// milliseconds at most. That it was so at one moment does not say that it still is. `ETIMEDOUT` if
 /// it was not in that time, `EINTR` if a signal came first (never restarted: it would wait the
-/// whole time once more), `EFAULT`, `ENODEV`.
+/// whole time once more), `ENOMEM`, `EFAULT`, `ENODEV`. More than [`i32::MAX`] is for ever.
 pub const WAIT_DRAINED: u32 = ioc(IOC_WRITE, 6, size_of::<u32>());
 /// `ioctl`: lets a ring gather events before it interrupts; the argument points to a [`Coalescing`].
 /// Holds until it is set again or the device is unbound, over resets too. `EINVAL` if there is no such
