@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
 //! What the programs inside the guest share: access to `/dev/evgenN` and to the exit device, and
-//! the conservation law that `stress` checks.
+//! the conservation law that `stress` and `torture` check.
 //!
 //! All `unsafe` of the guest's programs is in [`device`] (`ioctl`), [`exit_device`] (port access)
 //! and `test-msix` (a mapped BAR); [`pattern`], [`log`], [`law`], [`faults`], [`verdict`] and
 //! [`report`] do no input or output at all.
 
+pub mod books;
+mod call_law;
 pub mod device;
 #[cfg(test)]
 mod example;
@@ -18,6 +20,7 @@ pub mod kernel_arguments;
 pub mod law;
 pub mod log;
 pub mod pattern;
+pub mod quiet;
 pub mod report;
 pub mod status;
 pub mod thousands;
