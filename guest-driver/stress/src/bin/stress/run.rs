@@ -15,7 +15,7 @@ use evgen_stress::thousands::thousands;
 use thiserror::Error;
 
 use crate::injector::{self, Injector, InjectorError};
-use crate::options::{Devices, Options};
+use crate::options::Options;
 use crate::reader::{self, Reader, ReaderError};
 use crate::say;
 
@@ -73,10 +73,7 @@ impl<'a> Play<'a> {
     /// Opens the devices that `options` name, takes all events that there are, and waits until
     /// nothing moves.
     pub fn new(options: &'a Options) -> Result<Self, RunError> {
-        let indices = match &options.devices {
-            Devices::All => Device::all(),
-            Devices::Some(indices) => indices.clone(),
-        };
+        let indices = options.devices.indices();
         let readers = reader_count(options, indices.len())?;
         let books = Books::open(&indices, Duration::from_secs(options.settle))?;
         say(format_args!(
