@@ -24,7 +24,8 @@ use crate::{
     event_list::{Entry, EventList, Node},
     kernel_additions::{completion::wait_interruptible_timeout, mutex::lock_interruptible},
     registers::{DeviceCounters, Registers},
-    trouble::{Told, Trouble},
+    trace,
+    trouble::{Noticed, Told, Trouble},
     uapi::{AddEvent, Counters},
 };
 
@@ -134,9 +135,12 @@ impl Device {
         }
     }
 
-    /// Counts what went wrong, and logs it if it is the first of its kind. In any context.
-    pub(crate) fn note(&self, trouble: Trouble, what: fmt::Arguments<'_>) {
-        self.events.lock().count_trouble(trouble);
+    /// Counts and remembers what went wrong, with a ring or with the whole device, and logs it if it
+    /// is the first of its kind. In any context.
+    pub(crate) fn note(&self, trouble: Trouble, ring: Option<usize>, what: fmt::Arguments<'_>) {
+        let noticed = Noticed::now(trouble, ring);
+        self.events.lock().record_trouble(noticed);
+        trace::trouble(self.registers.device(), ring, trouble);
         self.told.tell(&self.registers, trouble, what);
     }
 

@@ -11,7 +11,11 @@ use kernel::{
     sync::{Arc, Completion},
 };
 
-use crate::{abi::event::EVENT_SIZE, trouble::Trouble, uapi::Counters};
+use crate::{
+    abi::event::EVENT_SIZE,
+    trouble::{History, Noticed},
+    uapi::Counters,
+};
 
 /// One event and its place in a list.
 #[pin_data]
@@ -119,6 +123,7 @@ pub(crate) struct EventList {
     /// All but what the device itself counts. Its `pending` is the events in `ready` and those
     /// with readers.
     counters: Counters,
+    history: History,
 }
 
 impl EventList {
@@ -134,6 +139,7 @@ impl EventList {
                 list_bound,
                 ..Counters::default()
             },
+            history: History::new(),
         })
     }
 
@@ -179,9 +185,15 @@ impl EventList {
         add(&mut self.counters.status_interrupts, 1);
     }
 
-    /// Counts what went wrong.
-    pub(crate) fn count_trouble(&mut self, trouble: Trouble) {
-        trouble.count(&mut self.counters.faults);
+    /// Counts and remembers what went wrong.
+    pub(crate) fn record_trouble(&mut self, noticed: Noticed) {
+        noticed.trouble.count(&mut self.counters.faults);
+        self.history.remember(noticed);
+    }
+
+    /// What went wrong lately.
+    pub(crate) fn history(&self) -> History {
+        self.history
     }
 
     /// Counts that a ring was set up anew.

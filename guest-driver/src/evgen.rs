@@ -19,6 +19,7 @@ mod registers;
 mod reset;
 mod ring;
 mod rings;
+mod trace;
 mod trouble;
 #[allow(
     dead_code,

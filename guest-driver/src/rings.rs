@@ -21,6 +21,7 @@ use crate::{
     event_list::{Batch, Entry, Node},
     registers::Registers,
     ring::{Fault, Ring},
+    trace,
     trouble::Trouble,
 };
 
@@ -129,6 +130,7 @@ impl Rings {
             State::Suspended | State::Lost => Taken::default(),
         };
         drop(service);
+        trace::interrupt(self.registers().device(), index, taken.events);
         self.device
             .events()
             .lock()
@@ -150,6 +152,7 @@ impl Rings {
             serviced.service.lock().suspend();
             self.device.note(
                 Trouble::RingError,
+                Some(index),
                 fmt!("ring {index} is in the error state, and will be set up anew"),
             );
         }
@@ -179,6 +182,7 @@ impl Rings {
             if lost {
                 self.device.note(
                     Trouble::LostInterrupt,
+                    Some(index),
                     fmt!("ring {index}: events waited, and no interrupt told of them"),
                 );
             }
@@ -196,7 +200,10 @@ impl Rings {
             return;
         }
         match self.set_up(index) {
-            Ok(()) => self.device.events().lock().count_ring_restart(),
+            Ok(()) => {
+                self.device.events().lock().count_ring_restart();
+                trace::restart(self.registers().device(), Some(index));
+            }
             Err(error) if error == EIO => self.lose(index, fmt!("the device refuses it")),
             Err(_) => {}
         }
@@ -239,6 +246,7 @@ impl Rings {
         }
         self.device.note(
             Trouble::RingLost,
+            Some(index),
             fmt!("ring {index} stays off from now on: {why}"),
         );
     }
@@ -290,7 +298,7 @@ impl Rings {
         }
         if let Some(fault) = taken.fault {
             self.device
-                .note(fault.into(), fmt!("ring {index}: {fault}"));
+                .note(fault.into(), Some(index), fmt!("ring {index}: {fault}"));
         }
     }
 

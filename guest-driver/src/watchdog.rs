@@ -19,6 +19,7 @@ use crate::{
     registers::Health,
     reset::{Progress, Reset},
     rings::Rings,
+    trace,
     trouble::Trouble,
 };
 
@@ -184,6 +185,7 @@ impl Watchdog {
         if self.rings.bring_up().is_ok() {
             memory.reset = None;
             device.events().lock().count_device_restart();
+            trace::restart(device.registers().device(), None);
         } else {
             // It was reset again, or is busy, or gone: from the beginning.
             *reset = Reset::new(device.rings());
@@ -191,7 +193,7 @@ impl Watchdog {
     }
 
     fn note(&self, trouble: Trouble, what: fmt::Arguments<'_>) {
-        self.rings.device().note(trouble, what);
+        self.rings.device().note(trouble, None, what);
     }
 }
 
