@@ -21,7 +21,7 @@ use crate::{
         event::{Event, NO_RING, SOURCE_DRIVER},
         identity::MAX_RINGS,
     },
-    event_list::{Entry, EventList, Node},
+    event_list::{Entry, EventList, Evicted, Node},
     kernel_additions::{completion::wait_interruptible_timeout, mutex::lock_interruptible},
     registers::{DeviceCounters, Registers},
     trace,
@@ -144,6 +144,13 @@ impl Device {
         self.told.tell(&self.registers, trouble, what);
     }
 
+    /// Tells those who look on that events left the list unread. In any context.
+    pub(crate) fn tell_evicted(&self, evicted: Evicted) {
+        if evicted.count > 0 {
+            trace::evicted(self.registers.device(), evicted.count, evicted.early);
+        }
+    }
+
     /// Tells those who wait that an event came.
     ///
     /// All of them: waits are exclusive, and one that a signal ends would take the only wake-up
@@ -219,7 +226,7 @@ impl Device {
             return Err(EINVAL);
         }
         let mut spare = List::new();
-        {
+        let evicted = {
             // The sequence numbers go with the order in the list because the mutex is held over
             // both. The list's lock is not held while the node is allocated and, with `spare`,
             // freed.
@@ -233,10 +240,11 @@ impl Device {
                 flags: 0,
                 payload: event.payload,
             };
-            let node = Node::new(Entry::added(event.to_bytes()))?;
+            let node = Node::new(Entry::added(event.to_bytes()), GFP_KERNEL)?;
             process.next_sequence = process.next_sequence.wrapping_add(1);
-            self.events.lock().add(node, &mut spare);
-        }
+            self.events.lock().add(node, &mut spare)
+        };
+        self.tell_evicted(evicted);
         self.notify();
         Ok(())
     }

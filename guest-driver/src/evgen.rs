@@ -15,6 +15,7 @@ mod file;
 mod interrupts;
 mod kernel_additions;
 mod pci_driver;
+mod refill;
 mod registers;
 mod reset;
 mod ring;

@@ -27,6 +27,22 @@ TRACE_EVENT(evgen_interrupt,
 	TP_printk("%s ring=%d events=%u", __get_str(device), __entry->ring, __entry->events)
 );
 
+TRACE_EVENT(evgen_evicted,
+	TP_PROTO(const char *device, unsigned int events, unsigned int early),
+	TP_ARGS(device, events, early),
+	TP_STRUCT__entry(
+		__string(device, device)
+		__field(unsigned int, events)
+		__field(unsigned int, early)
+	),
+	TP_fast_assign(
+		__assign_str(device);
+		__entry->events = events;
+		__entry->early = early;
+	),
+	TP_printk("%s events=%u early=%u", __get_str(device), __entry->events, __entry->early)
+);
+
 TRACE_EVENT(evgen_trouble,
 	TP_PROTO(const char *device, int ring, const char *trouble),
 	TP_ARGS(device, ring, trouble),

@@ -20,6 +20,7 @@ use crate::{
     file::OpenFile,
     interrupts::Interrupts,
     list_bound,
+    refill::{Refill, RefillEnd},
     registers::Registers,
     reset::Reset,
     rings::Rings,
@@ -48,13 +49,15 @@ kernel::pci_device_table!(
 pub(crate) struct Driven<'bound> {
     // Dropped in this order: nobody sets the device up any more; it falls silent; its name is free;
     // the list forgets it; its handlers are freed, and with the last of them the memory that it
-    // wrote to. The handlers may run until then, but none of them lets the device do anything.
+    // wrote to; the work that they queued ends. The handlers may run until then, but none of them
+    // lets the device do anything.
     _watchdog: ArcHrTimerHandle<Watchdog>,
     _silence: SilenceOnDrop<'bound>,
     #[pin]
     _file: MiscDeviceRegistration<OpenFile>,
     _listed: Listed,
     _interrupts: Interrupts<'bound>,
+    _refill: RefillEnd,
     device: Arc<Device>,
 }
 
@@ -80,7 +83,13 @@ impl pci::Driver for EvgenDriver {
             pdev.set_master();
 
             let device = Device::new(registers, shape.rings, list_bound())?;
-            let rings = Rings::new(pdev.as_ref(), device.clone(), shape.ring_size_max)?;
+            let refill = Refill::new(device.clone())?;
+            let rings = Rings::new(
+                pdev.as_ref(),
+                device.clone(),
+                refill.clone(),
+                shape.ring_size_max,
+            )?;
             let watchdog = Watchdog::new(rings.clone())?;
             let interrupts = Interrupts::new(pdev, &rings)?;
             let listed = Listed::new(device.clone())
@@ -90,6 +99,7 @@ impl pci::Driver for EvgenDriver {
             // What fails after a field was made drops it, and the later ones before the earlier.
             Ok(try_pin_init!(Driven {
                 device,
+                _refill: RefillEnd(refill),
                 _interrupts: interrupts,
                 _listed: listed,
                 _file <- MiscDeviceRegistration::register(MiscDeviceOptions { name }),

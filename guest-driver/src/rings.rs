@@ -19,6 +19,7 @@ use crate::{
     },
     device::Device,
     event_list::{Batch, Entry, Node},
+    refill::Refill,
     registers::Registers,
     ring::{Fault, Ring},
     trace,
@@ -29,6 +30,7 @@ use crate::{
 /// here, so the device must have been silenced when the last of those lets go.
 pub(crate) struct Rings {
     device: Arc<Device>,
+    refill: Arc<Refill>,
     rings: KVec<Pin<KBox<Serviced>>>,
 }
 
@@ -75,6 +77,7 @@ impl Rings {
     pub(crate) fn new(
         dev: &device::Device<Bound>,
         device: Arc<Device>,
+        refill: Arc<Refill>,
         size_max: u16,
     ) -> Result<Arc<Self>> {
         let mut rings = KVec::with_capacity(device.rings(), GFP_KERNEL)?;
@@ -93,7 +96,12 @@ impl Rings {
             });
             rings.push(KBox::pin_init(serviced, GFP_KERNEL)?, GFP_KERNEL)?;
         }
-        Ok(Arc::new(Self { device, rings }, GFP_KERNEL)?)
+        let rings = Self {
+            device,
+            refill,
+            rings,
+        };
+        Ok(Arc::new(rings, GFP_KERNEL)?)
     }
 
     /// The device that they belong to.
@@ -155,6 +163,14 @@ impl Rings {
                 Some(index),
                 fmt!("ring {index} is in the error state, and will be set up anew"),
             );
+        }
+    }
+
+    /// Has nodes made once more if there was no memory for them. In any context.
+    pub(crate) fn refill_again(&self) {
+        let wants_nodes = self.device.events().lock().wants_nodes_again();
+        if wants_nodes {
+            Refill::queue(&self.refill);
         }
     }
 
@@ -269,9 +285,7 @@ impl Rings {
                 let _ = self.registers().acknowledge(index);
             });
             taken.add(&batch);
-            let mut events = self.device.events().lock();
-            events.receive(index, &mut batch, &mut service.spare);
-            drop(events);
+            self.append(index, &mut batch, &mut service.spare);
             if result.is_err() {
                 break result;
             }
@@ -289,6 +303,18 @@ impl Rings {
             }
         }
         taken
+    }
+
+    /// Appends what was taken to the device's list, and has nodes made if few are left there.
+    fn append(&self, index: usize, batch: &mut Batch, spare: &mut List<Node>) {
+        let mut events = self.device.events().lock();
+        let evicted = events.receive(index, batch, spare);
+        let wants_nodes = events.wants_nodes();
+        drop(events);
+        if wants_nodes {
+            Refill::queue(&self.refill);
+        }
+        self.device.tell_evicted(evicted);
     }
 
     /// Tells whom it concerns what was taken. With no ring's lock held.

@@ -23,6 +23,7 @@ macro_rules! tracepoints {
     )*) => {
         #[cfg(CONFIG_TRACEPOINTS)]
         kernel::macros::paste! {
+            #[allow(improper_ctypes, reason = "the kernel's own types, some of them empty")]
             unsafe extern "C" {
                 $(
                     static [<__tracepoint_ $name>]: kernel::bindings::tracepoint;
@@ -59,6 +60,12 @@ tracepoints! {
         *const c_char = device.name().as_char_ptr(),
         c_int = ring as c_int,
         c_uint = events as c_uint
+    );
+    /// So many events left the list unread, so many of them early: it was not full.
+    fn evicted(device: &Device, events: usize, early: usize) = evgen_evicted(
+        *const c_char = device.name().as_char_ptr(),
+        c_uint = events as c_uint,
+        c_uint = early as c_uint
     );
     /// Something went wrong with a ring, or with the whole device.
     fn trouble(device: &Device, ring: Option<usize>, trouble: Trouble) = evgen_trouble(

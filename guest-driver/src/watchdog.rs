@@ -223,6 +223,7 @@ impl HrTimerCallback for Watchdog {
         let now = Instant::now();
         if now - memory.looked >= TOO_SOON {
             memory.looked = now;
+            this.rings.refill_again();
             if this.look(&mut memory) {
                 memory.unwell = 0;
             } else {

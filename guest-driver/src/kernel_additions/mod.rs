@@ -7,3 +7,4 @@ pub(crate) mod completion;
 pub(crate) mod kiocb;
 pub(crate) mod mutex;
 pub(crate) mod poll;
+pub(crate) mod work;
