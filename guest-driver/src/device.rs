@@ -9,9 +9,9 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{Atomic, Relaxed},
-        lock::mutex::MutexGuard,
+        lock::{mutex::MutexBackend, spinlock::SpinLockIrqBackend},
         poll::PollCondVar,
-        Arc, Completion, Mutex, SpinLockIrq,
+        Arc, Completion,
     },
     time::{delay::fsleep, msecs_to_jiffies, ClockSource, Delta, Monotonic, Msecs},
 };
@@ -22,7 +22,8 @@ use crate::{
         identity::MAX_RINGS,
     },
     event_list::{Entry, EventList, Evicted, Node},
-    kernel_additions::{completion::wait_interruptible_timeout, mutex::lock_interruptible},
+    kernel_additions::completion::wait_interruptible_timeout,
+    measured_lock::{Measured, MeasuredGuard, MeasuredLock},
     registers::{DeviceCounters, Registers},
     trace,
     trouble::{Noticed, Told, Trouble},
@@ -45,7 +46,7 @@ pub(crate) struct Device {
     ///
     /// Lock order: taken with no other lock held; `events` may be taken inside.
     #[pin]
-    process: Mutex<Process>,
+    process: MeasuredLock<Process, MutexBackend>,
 
     /// The events, shared with the interrupt handlers and the watchdog, and whether the device is
     /// gone. Taken in process, hard-IRQ and soft-IRQ context. Nothing under it sleeps, allocates,
@@ -54,7 +55,7 @@ pub(crate) struct Device {
     /// Lock order: innermost; taken inside `process`, and inside a ring's lock by its handler and
     /// by the watchdog.
     #[pin]
-    events: SpinLockIrq<EventList>,
+    events: MeasuredLock<EventList, SpinLockIrqBackend>,
 
     /// Wakes those who wait in [`Self::wait_for_event`], and those who poll: an event came, or the
     /// device is gone.
@@ -74,13 +75,16 @@ pub(crate) struct Process {
 impl Device {
     /// A device of which nobody knows yet. May sleep.
     pub(crate) fn new(registers: Registers, rings: usize, list_bound: u32) -> Result<Arc<Self>> {
+        let process = Process { next_sequence: 0 };
         let events = EventList::new(rings, list_bound)?;
         Arc::pin_init(
             try_pin_init!(Self {
                 rings,
                 registers,
-                process <- new_mutex!(Process { next_sequence: 0 }, "evgen::process"),
-                events <- new_spinlock_irq!(events, "evgen::events"),
+                process <- MeasuredLock::new(new_mutex!(Measured::new(process), "evgen::process")),
+                events <- MeasuredLock::new(
+                    new_spinlock_irq!(Measured::new(events), "evgen::events")
+                ),
                 changed <- new_poll_condvar!("evgen::changed"),
                 told: Told::new(),
             }),
@@ -97,7 +101,7 @@ impl Device {
         &self.registers
     }
 
-    pub(crate) fn events(&self) -> &SpinLockIrq<EventList> {
+    pub(crate) fn events(&self) -> &MeasuredLock<EventList, SpinLockIrqBackend> {
         &self.events
     }
 
@@ -116,8 +120,8 @@ impl Device {
 
     /// Locks out all other process context, if the device is still there. Sleeps; `ERESTARTSYS` if
     /// a signal comes first, so this is what a call does before anything else that can be seen.
-    pub(crate) fn lock(&self) -> Result<MutexGuard<'_, Process>> {
-        let process = lock_interruptible(&self.process).map_err(|_| ERESTARTSYS)?;
+    pub(crate) fn lock(&self) -> Result<MeasuredGuard<'_, Process, MutexBackend>> {
+        let process = self.process.lock_interruptible().map_err(|_| ERESTARTSYS)?;
         self.check_present()?;
         Ok(process)
     }

@@ -14,6 +14,7 @@ mod event_list;
 mod file;
 mod interrupts;
 mod kernel_additions;
+mod measured_lock;
 mod pci_driver;
 mod refill;
 mod registers;

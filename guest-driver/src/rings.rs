@@ -9,7 +9,7 @@ use kernel::{
     list::List,
     new_spinlock_irq,
     prelude::*,
-    sync::{Arc, SpinLockIrq},
+    sync::{lock::spinlock::SpinLockIrqBackend, Arc},
 };
 
 use crate::{
@@ -19,6 +19,7 @@ use crate::{
     },
     device::Device,
     event_list::{Batch, Entry, Node},
+    measured_lock::{Measured, MeasuredLock},
     refill::Refill,
     registers::Registers,
     ring::{Fault, Ring},
@@ -44,7 +45,7 @@ struct Serviced {
     /// Lock order: outermost but for the watchdog's own; no two rings' at a time; the device's
     /// `events` is taken inside.
     #[pin]
-    service: SpinLockIrq<Service>,
+    service: MeasuredLock<Service, SpinLockIrqBackend>,
 }
 
 /// A ring in service.
@@ -92,7 +93,9 @@ impl Rings {
                 highest: [None; SOURCES],
             };
             let serviced = pin_init!(Serviced {
-                service <- new_spinlock_irq!(service, "evgen::ring"),
+                service <- MeasuredLock::new(
+                    new_spinlock_irq!(Measured::new(service), "evgen::ring")
+                ),
             });
             rings.push(KBox::pin_init(serviced, GFP_KERNEL)?, GFP_KERNEL)?;
         }
