@@ -11,7 +11,7 @@ use kernel::{
         atomic::{Atomic, Relaxed},
         lock::{mutex::MutexBackend, spinlock::SpinLockIrqBackend},
         poll::PollCondVar,
-        Arc, Completion,
+        Arc, Completion, SpinLockIrq,
     },
     time::{delay::fsleep, msecs_to_jiffies, ClockSource, Delta, Monotonic, Msecs},
 };
@@ -24,10 +24,12 @@ use crate::{
     event_list::{Entry, EventList, Evicted, Node},
     kernel_additions::completion::wait_interruptible_timeout,
     measured_lock::{Measured, MeasuredGuard, MeasuredLock},
-    registers::{DeviceCounters, Registers},
+    registers::{DeviceCounters, Gathering, Registers},
     trace,
     trouble::{Noticed, Told, Trouble},
-    uapi::{AddEvent, Counters},
+    uapi::{
+        AddEvent, Coalescing, Counters, COALESCING_EVENTS_MAX, COALESCING_MICROSECONDS_MAX,
+    },
 };
 
 /// How long to wait before a device that does not answer is asked again.
@@ -57,6 +59,15 @@ pub(crate) struct Device {
     #[pin]
     events: MeasuredLock<EventList, SpinLockIrqBackend>,
 
+    /// When each ring is to interrupt, as programs want it. Held while that is written to the device,
+    /// which so has what was wanted last. Taken in process context, and by the watchdog in soft-IRQ
+    /// context. Nothing under it sleeps, allocates or frees; registers are accessed under it.
+    ///
+    /// Lock order: innermost; taken inside `process`, and inside a ring's lock by the watchdog and by
+    /// probe.
+    #[pin]
+    gathering: SpinLockIrq<[Gathering; MAX_RINGS]>,
+
     /// Wakes those who wait in [`Self::wait_for_event`], and those who poll: an event came, or the
     /// device is gone.
     #[pin]
@@ -84,6 +95,9 @@ impl Device {
                 process <- MeasuredLock::new(new_mutex!(Measured::new(process), "evgen::process")),
                 events <- MeasuredLock::new(
                     new_spinlock_irq!(Measured::new(events), "evgen::events")
+                ),
+                gathering <- new_spinlock_irq!(
+                    [Gathering::default(); MAX_RINGS], "evgen::gathering"
                 ),
                 changed <- new_poll_condvar!("evgen::changed"),
                 told: Told::new(),
@@ -263,6 +277,51 @@ impl Device {
         self.registers.ring_doorbell(ring)
     }
 
+    /// When each ring is to interrupt. With the lock held, that stays so.
+    pub(crate) fn gathering(&self) -> &SpinLockIrq<[Gathering; MAX_RINGS]> {
+        &self.gathering
+    }
+
+    /// Lets a ring gather events before it interrupts. Sleeps while the device does not answer; that
+    /// ends, because the watchdog gives such a device up.
+    pub(crate) fn set_coalescing(&self, coalescing: &Coalescing) -> Result {
+        let ring = coalescing.ring as usize;
+        if ring >= self.rings
+            || coalescing.events > COALESCING_EVENTS_MAX
+            || coalescing.microseconds > COALESCING_MICROSECONDS_MAX
+            || coalescing.reserved != 0
+        {
+            return Err(EINVAL);
+        }
+        let wanted = Gathering {
+            events: coalescing.events,
+            microseconds: coalescing.microseconds,
+        };
+        loop {
+            let process = self.lock()?;
+            let mut gathering = self.gathering.lock();
+            // Before the device has it: from now on it is written whenever the ring is set up.
+            gathering[ring] = wanted;
+            let result = self.registers.set_gathering(ring, wanted);
+            drop(gathering);
+            drop(process);
+            match result {
+                Err(error) if error == EAGAIN => self.wait_for_answer()?,
+                result => return result,
+            }
+        }
+    }
+
+    /// Waits until it is worth while to ask the device again. Not with the mutex held: readers need
+    /// no register.
+    fn wait_for_answer(&self) -> Result {
+        if current!().signal_pending() {
+            return Err(ERESTARTSYS);
+        }
+        fsleep(ANSWER_PAUSE);
+        Ok(())
+    }
+
     /// What the device and the driver counted. Sleeps while the device does not answer; that ends,
     /// because the watchdog gives such a device up.
     pub(crate) fn counters(&self) -> Result<Counters> {
@@ -270,11 +329,7 @@ impl Device {
             if let Some(counters) = self.try_counters()? {
                 return Ok(counters);
             }
-            if current!().signal_pending() {
-                return Err(ERESTARTSYS);
-            }
-            // Without the mutex: readers need no register.
-            fsleep(ANSWER_PAUSE);
+            self.wait_for_answer()?;
         }
     }
 

@@ -25,6 +25,7 @@ use crate::{
     ring::{Fault, Ring},
     trace,
     trouble::Trouble,
+    watchdog::PERIOD_MICROSECONDS,
 };
 
 /// The rings of one device, as its interrupt handlers and its watchdog share them. Their memory lives
@@ -53,8 +54,8 @@ struct Service {
     index: usize,
     ring: Ring,
     state: State,
-    /// Events waited at the watchdog's last look, and none was taken since.
-    waited: bool,
+    /// At how many of the watchdog's looks in a row events waited, and none was taken in between.
+    waited: u32,
     /// The highest number among the events of each source.
     highest: [Option<u64>; SOURCES],
     /// A node for each event that can wait in the ring, so that none need be found for it then.
@@ -89,7 +90,7 @@ impl Rings {
                 spare: Node::pool(usize::from(ring.size()))?,
                 ring,
                 state: State::Suspended,
-                waited: false,
+                waited: 0,
                 highest: [None; SOURCES],
             };
             let serviced = pin_init!(Serviced {
@@ -186,8 +187,8 @@ impl Rings {
             let mut lost = false;
             if service.state == State::InUse {
                 match service.ring.waiting() {
-                    Ok(0) => service.waited = false,
-                    Ok(_) if !service.waited => service.waited = true,
+                    Ok(0) => service.waited = 0,
+                    Ok(_) if service.waited < self.patience(index) => service.waited += 1,
                     Ok(_) => {
                         lost = true;
                         taken = self.take_all(&mut service);
@@ -210,6 +211,13 @@ impl Rings {
                 self.restart(index);
             }
         }
+    }
+
+    /// At how many looks in a row events may wait in a ring until one at which they still do means that
+    /// their interrupt was lost.
+    fn patience(&self, index: usize) -> u32 {
+        let wait = self.device.gathering().lock()[index].longest_wait();
+        1 + wait.div_ceil(PERIOD_MICROSECONDS)
     }
 
     /// Turns a ring off and sets it up anew. If the device does not take that now, the next look
@@ -246,11 +254,13 @@ impl Rings {
             return Ok(());
         }
         service.state = State::Suspended;
-        service.waited = false;
+        service.waited = 0;
         service.ring.begin();
         // Under the lock, for the first event can come before this returns.
         let (size, addresses) = (service.ring.size(), service.ring.addresses());
-        let result = self.registers().turn_on(index, size, &addresses);
+        let gathering = self.device.gathering().lock();
+        let result = self.registers().turn_on(index, size, &addresses, gathering[index]);
+        drop(gathering);
         if result.is_ok() {
             service.state = State::InUse;
         }
@@ -281,7 +291,7 @@ impl Rings {
                 Ok(waiting) => waiting,
                 Err(fault) => break Err(fault),
             };
-            service.waited = false;
+            service.waited = 0;
             let mut batch = Batch::default();
             let result = service.take(waiting, &mut batch, || {
                 // If this fails, the device is gone, and nobody measures any more.

@@ -24,7 +24,8 @@ use crate::{
 };
 
 /// Time from one look to the next.
-const PERIOD: Delta = Delta::from_millis(100);
+pub(crate) const PERIOD_MICROSECONDS: u32 = 100_000;
+const PERIOD: Delta = Delta::from_micros(PERIOD_MICROSECONDS as i64);
 /// A look that comes this soon after the last one, because that one was late, says nothing.
 const TOO_SOON: Delta = Delta::from_millis(50);
 /// For how many looks in a row the device must be busy until that is one reset too long.
