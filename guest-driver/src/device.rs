@@ -5,13 +5,13 @@
 use kernel::{
     fmt,
     list::List,
-    new_mutex, new_poll_condvar, new_spinlock_irq,
+    new_condvar, new_mutex, new_poll_condvar, new_spinlock_irq,
     prelude::*,
     sync::{
         atomic::{Atomic, Relaxed},
         lock::{mutex::MutexBackend, spinlock::SpinLockIrqBackend},
         poll::PollCondVar,
-        Arc, Completion, SpinLockIrq,
+        Arc, Completion, CondVar, SpinLockIrq,
     },
     time::{delay::fsleep, msecs_to_jiffies, ClockSource, Delta, Monotonic, Msecs},
 };
@@ -73,6 +73,10 @@ pub(crate) struct Device {
     #[pin]
     changed: PollCondVar,
 
+    /// Wakes those who wait in [`Self::reset`]: the device was set up anew, or is gone.
+    #[pin]
+    restarted: CondVar,
+
     /// What the log knows already. Needs no lock.
     told: Told,
 }
@@ -100,6 +104,7 @@ impl Device {
                     [Gathering::default(); MAX_RINGS], "evgen::gathering"
                 ),
                 changed <- new_poll_condvar!("evgen::changed"),
+                restarted <- new_condvar!("evgen::restarted"),
                 told: Told::new(),
             }),
             GFP_KERNEL,
@@ -148,6 +153,7 @@ impl Device {
     pub(crate) fn give_up(&self) {
         let drained = self.events.lock().set_gone();
         self.changed.notify_all();
+        self.restarted.notify_all();
         if let Some(drained) = drained {
             drained.complete_all();
         }
@@ -310,6 +316,36 @@ impl Device {
                 result => return result,
             }
         }
+    }
+
+    /// Has the watchdog reset the device at its next look, and waits until it is set up anew. `EINTR` if
+    /// a signal comes first; the reset goes on.
+    pub(crate) fn reset(&self) -> Result {
+        let mut events = self.events.lock();
+        let reset = events.resets().ask();
+        let mut signal_pending = false;
+        loop {
+            if events.is_gone() {
+                return Err(ENODEV);
+            }
+            if events.resets().is_done(reset) {
+                return Ok(());
+            }
+            if signal_pending {
+                return Err(EINTR);
+            }
+            signal_pending = self.restarted.wait_interruptible(&mut events);
+        }
+    }
+
+    /// The device was set up anew. In any context.
+    pub(crate) fn note_restart(&self) {
+        let mut events = self.events.lock();
+        events.count_device_restart();
+        events.resets().finish();
+        drop(events);
+        self.restarted.notify_all();
+        trace::restart(self.registers.device(), None);
     }
 
     /// Waits until it is worth while to ask the device again. Not with the mutex held: readers need

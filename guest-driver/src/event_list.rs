@@ -14,6 +14,7 @@ use kernel::{
 
 use crate::{
     abi::event::EVENT_SIZE,
+    reset::ResetRequests,
     trouble::{History, Noticed},
     uapi::Counters,
 };
@@ -160,6 +161,7 @@ pub(crate) struct EventList {
     /// with readers.
     counters: Counters,
     history: History,
+    resets: ResetRequests,
 }
 
 impl EventList {
@@ -179,6 +181,7 @@ impl EventList {
                 ..Counters::default()
             },
             history: History::new(),
+            resets: ResetRequests::default(),
         })
     }
 
@@ -243,6 +246,11 @@ impl EventList {
     /// Counts that the device was set up anew.
     pub(crate) fn count_device_restart(&mut self) {
         add(&mut self.counters.faults.device_restarts, 1);
+    }
+
+    /// What programs want to be reset.
+    pub(crate) fn resets(&mut self) -> &mut ResetRequests {
+        &mut self.resets
     }
 
     /// Appends what was taken from ring `ring`. Puts a node into `spare` for each event.

@@ -116,6 +116,7 @@ impl MiscDevice for OpenFile {
                     .read()?;
                 device.set_coalescing(&coalescing)?;
             }
+            uapi::RESET => device.reset()?,
             _ => return Err(ENOTTY),
         }
         Ok(0)

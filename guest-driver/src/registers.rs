@@ -25,8 +25,9 @@ use crate::{
 ///
 /// No lock: each access is a single one of the width that the register has, and what must not be
 /// interleaved is kept apart by who does it. Setting up and resetting belong to probe, then to the
-/// watchdog, then, when that has ended, to removal. The rest can be done by anybody at any time:
-/// each is a single read or an order that stands for itself.
+/// watchdog, then, when that has ended, to removal; only when rings interrupt is for programs too, and
+/// has a lock, `Device::gathering`. The rest can be done by anybody at any time: each is a single read
+/// or an order that stands for itself.
 ///
 /// May outlive the device; each access then fails with `ENODEV`. A device that does not answer for a
 /// while shows in what is read: all ones. Whoever sets the device up reads back what it wrote,

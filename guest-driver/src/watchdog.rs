@@ -19,7 +19,6 @@ use crate::{
     registers::Health,
     reset::{Progress, Reset},
     rings::Rings,
-    trace,
     trouble::Trouble,
 };
 
@@ -124,6 +123,10 @@ impl Watchdog {
         if memory.reset.is_none() {
             self.examine(memory, health);
         }
+        if self.rings.device().events().lock().resets().begin() {
+            // From the beginning, even if one is under way: that began too early.
+            memory.reset = Some(Reset::new(self.rings.device().rings()));
+        }
         if memory.reset.is_some() {
             self.restart(memory);
         } else {
@@ -185,8 +188,7 @@ impl Watchdog {
         }
         if self.rings.bring_up().is_ok() {
             memory.reset = None;
-            device.events().lock().count_device_restart();
-            trace::restart(device.registers().device(), None);
+            device.note_restart();
         } else {
             // It was reset again, or is busy, or gone: from the beginning.
             *reset = Reset::new(device.rings());
