@@ -21,6 +21,7 @@ use crate::{
         event::{Event, NO_RING, SOURCE_DRIVER},
         identity::MAX_RINGS,
     },
+    deferred::DeferredInjections,
     event_list::{Entry, EventList, Evicted, Node},
     kernel_additions::completion::wait_interruptible_timeout,
     measured_lock::{Measured, MeasuredGuard, MeasuredLock},
@@ -77,6 +78,10 @@ pub(crate) struct Device {
     #[pin]
     restarted: CondVar,
 
+    /// Doorbells that are to be rung later. Locks for itself.
+    #[pin]
+    deferred: DeferredInjections,
+
     /// What the log knows already. Needs no lock.
     told: Told,
 }
@@ -105,6 +110,7 @@ impl Device {
                 ),
                 changed <- new_poll_condvar!("evgen::changed"),
                 restarted <- new_condvar!("evgen::restarted"),
+                deferred <- DeferredInjections::new(),
                 told: Told::new(),
             }),
             GFP_KERNEL,
@@ -127,6 +133,10 @@ impl Device {
     /// Notified when an event came, or the device is gone.
     pub(crate) fn changed(&self) -> &PollCondVar {
         &self.changed
+    }
+
+    pub(crate) fn deferred(&self) -> &DeferredInjections {
+        &self.deferred
     }
 
     /// `ENODEV` if the device is gone. It may be by the time that the caller looks at this.

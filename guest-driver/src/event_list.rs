@@ -16,7 +16,7 @@ use crate::{
     abi::event::EVENT_SIZE,
     reset::ResetRequests,
     trouble::{History, Noticed},
-    uapi::Counters,
+    uapi::{Counters, DEFERRED_MAX},
 };
 
 /// One event and its place in a list.
@@ -225,6 +225,22 @@ impl EventList {
     /// Counts an interrupt of the status vector.
     pub(crate) fn count_status_interrupt(&mut self) {
         add(&mut self.counters.status_interrupts, 1);
+    }
+
+    /// Counts an injection that waits from now on. `EBUSY` if too many wait already.
+    pub(crate) fn defer(&mut self) -> Result {
+        if self.counters.deferred_pending >= u64::from(DEFERRED_MAX) {
+            return Err(EBUSY);
+        }
+        add(&mut self.counters.deferred, 1);
+        add(&mut self.counters.deferred_pending, 1);
+        Ok(())
+    }
+
+    /// Counts that the doorbell of such an injection was rung.
+    pub(crate) fn count_deferred_doorbell(&mut self) {
+        add(&mut self.counters.deferred_rung, 1);
+        subtract(&mut self.counters.deferred_pending, 1);
     }
 
     /// Counts and remembers what went wrong.

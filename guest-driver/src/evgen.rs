@@ -8,6 +8,7 @@
 use kernel::{driver, pci, prelude::*};
 
 mod abi;
+mod deferred;
 mod device;
 mod device_list;
 mod event_list;

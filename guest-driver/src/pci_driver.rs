@@ -15,6 +15,7 @@ use kernel::{
 
 use crate::{
     abi::identity::{DEVICE_ID, VENDOR_ID},
+    deferred::DeferredEnd,
     device::Device,
     device_list::Listed,
     file::OpenFile,
@@ -47,10 +48,11 @@ kernel::pci_device_table!(
 /// A device that we drive: all that ends when it goes.
 #[pin_data]
 pub(crate) struct Driven<'bound> {
-    // Dropped in this order: nobody sets the device up any more; it falls silent; its name is free;
+    // Dropped in this order: nobody rings its doorbells any more; nobody sets it up; it falls silent; its name is free;
     // the list forgets it; its handlers are freed, and with the last of them the memory that it
     // wrote to; the work that they queued ends. The handlers may run until then, but none of them
     // lets the device do anything.
+    _deferred: DeferredEnd,
     _watchdog: ArcHrTimerHandle<Watchdog>,
     _silence: SilenceOnDrop<'bound>,
     #[pin]
@@ -102,6 +104,7 @@ impl pci::Driver for EvgenDriver {
                 _refill: RefillEnd(refill),
                 _interrupts: interrupts,
                 _listed: listed,
+                _deferred: DeferredEnd(device.clone()),
                 _file <- MiscDeviceRegistration::register(MiscDeviceOptions { name }),
                 _silence: SilenceOnDrop { pdev, rings: rings.clone() },
                 _: {
