@@ -24,6 +24,7 @@ use crate::{
     refill::{Refill, RefillEnd},
     registers::Registers,
     reset::Reset,
+    ring_size,
     rings::Rings,
     watchdog::Watchdog,
 };
@@ -90,7 +91,7 @@ impl pci::Driver for EvgenDriver {
                 pdev.as_ref(),
                 device.clone(),
                 refill.clone(),
-                shape.ring_size_max,
+                shape.ring_size_max.min(ring_size()),
             )?;
             let watchdog = Watchdog::new(rings.clone())?;
             let interrupts = Interrupts::new(pdev, &rings)?;

@@ -18,7 +18,7 @@ use kernel::{
 use crate::abi::event::EVENT_SIZE;
 
 /// Most descriptors that we give a ring.
-const MAX_SIZE: usize = 256;
+pub(crate) const MAX_SIZE: usize = 256;
 
 /// VIRTIO 1.3 §2.7.5, `VIRTQ_DESC_F_WRITE`: the buffer is for the device to write.
 const DESCRIPTOR_WRITE: u16 = 2;
@@ -77,11 +77,12 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    /// Allocates a ring of at most `size_max` descriptors, all of them offered to the device.
-    pub(crate) fn new(dev: &Device<Bound>, size_max: u16) -> Result<Self> {
+    /// Allocates a ring of `size` descriptors, all of them offered to the device. A power of two up to
+    /// [`MAX_SIZE`].
+    pub(crate) fn new(dev: &Device<Bound>, size: u16) -> Result<Self> {
         let mut ring = Self {
             memory: Coherent::zeroed(dev, GFP_KERNEL)?,
-            size: size_max.min(MAX_SIZE as u16),
+            size,
             taken: 0,
             ready: 0,
             offered: 0,

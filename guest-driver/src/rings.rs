@@ -75,16 +75,17 @@ enum State {
 }
 
 impl Rings {
-    /// Allocates all rings of a device, none of which the device knows of yet. Sleeps.
+    /// Allocates all rings of a device, of `size` descriptors each, none of which the device knows of
+    /// yet. Sleeps.
     pub(crate) fn new(
         dev: &device::Device<Bound>,
         device: Arc<Device>,
         refill: Arc<Refill>,
-        size_max: u16,
+        size: u16,
     ) -> Result<Arc<Self>> {
         let mut rings = KVec::with_capacity(device.rings(), GFP_KERNEL)?;
         for index in 0..device.rings() {
-            let ring = Ring::new(dev, size_max)?;
+            let ring = Ring::new(dev, size)?;
             let service = Service {
                 index,
                 spare: Node::pool(usize::from(ring.size()))?,
