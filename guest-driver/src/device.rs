@@ -24,7 +24,7 @@ use crate::{
     deferred::DeferredInjections,
     event_list::{Entry, EventList, Evicted, Node},
     kernel_additions::completion::wait_interruptible_timeout,
-    measured_lock::{Measured, MeasuredGuard, MeasuredLock},
+    measured_lock::{LockFigures, Measured, MeasuredGuard, MeasuredLock},
     registers::{DeviceCounters, Gathering, Registers},
     trace,
     trouble::{Noticed, Told, Trouble},
@@ -128,6 +128,11 @@ impl Device {
 
     pub(crate) fn events(&self) -> &MeasuredLock<EventList, SpinLockIrqBackend> {
         &self.events
+    }
+
+    /// How often the mutex that serialises process context was taken. Sleeps.
+    pub(crate) fn process_figures(&self) -> LockFigures {
+        self.process.figures()
     }
 
     /// Notified when an event came, or the device is gone.

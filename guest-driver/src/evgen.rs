@@ -8,6 +8,7 @@
 use kernel::{driver, pci, prelude::*};
 
 mod abi;
+mod debugfs;
 mod deferred;
 mod device;
 mod device_list;
@@ -62,6 +63,8 @@ const LIST_BOUND_MAX: u32 = 1 << 20;
 struct Evgen {
     #[pin]
     _driver: driver::Registration<pci::Adapter<pci_driver::EvgenDriver>>,
+    /// Dropped after the driver, whose devices have folders in it.
+    _debugfs: debugfs::Root,
 }
 
 impl kernel::InPlaceModule for Evgen {
@@ -71,7 +74,10 @@ impl kernel::InPlaceModule for Evgen {
             // SAFETY: This runs once, and nothing can reach the list before the driver is
             // registered below.
             unsafe { device_list::DEVICES.init() };
+            // SAFETY: This runs once.
+            let debugfs = unsafe { debugfs::Root::new()? };
             Ok(try_pin_init!(Self {
+                _debugfs: debugfs,
                 _driver <- driver::Registration::new(
                     <Self as kernel::ModuleMetadata>::NAME,
                     module,

@@ -15,6 +15,7 @@ use kernel::{
 
 use crate::{
     abi::identity::{DEVICE_ID, VENDOR_ID},
+    debugfs,
     deferred::DeferredEnd,
     device::Device,
     device_list::Listed,
@@ -58,6 +59,7 @@ pub(crate) struct Driven<'bound> {
     _silence: SilenceOnDrop<'bound>,
     #[pin]
     _file: MiscDeviceRegistration<OpenFile>,
+    _debugfs: debugfs::Files,
     _listed: Listed,
     _interrupts: Interrupts<'bound>,
     _refill: RefillEnd,
@@ -105,6 +107,7 @@ impl pci::Driver for EvgenDriver {
                 _refill: RefillEnd(refill),
                 _interrupts: interrupts,
                 _listed: listed,
+                _debugfs: debugfs::Files::new(name, &rings)?,
                 _deferred: DeferredEnd(device.clone()),
                 _file <- MiscDeviceRegistration::register(MiscDeviceOptions { name }),
                 _silence: SilenceOnDrop { pdev, rings: rings.clone() },

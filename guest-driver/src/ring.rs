@@ -30,6 +30,24 @@ pub(crate) struct Addresses {
     pub(crate) used: DmaAddress,
 }
 
+/// How far driver and device are with a ring, modulo 2^16.
+#[derive(Clone, Copy)]
+pub(crate) struct Indices {
+    /// Elements that the driver took from the used ring.
+    pub(crate) taken: u16,
+    /// Buffers that the device knows of.
+    pub(crate) offered: u16,
+    /// Elements that the device put into the used ring, or so it says.
+    pub(crate) used: u16,
+}
+
+impl Indices {
+    /// Events that wait in the ring, or so the device says.
+    pub(crate) fn waiting(self) -> u16 {
+        self.used.wrapping_sub(self.taken)
+    }
+}
+
 /// What the device did that it must never do. The ring is not to be used until it was turned off and
 /// set up anew.
 #[derive(Clone, Copy)]
@@ -123,6 +141,15 @@ impl Ring {
             descriptors: io_project!(self.memory, .descriptors).dma_address(),
             available: io_project!(self.memory, .available).dma_address(),
             used: io_project!(self.memory, .used).dma_address(),
+        }
+    }
+
+    /// How far driver and device are.
+    pub(crate) fn indices(&self) -> Indices {
+        Indices {
+            taken: self.taken,
+            offered: self.offered,
+            used: u16::from_le(io_read!(self.memory, .used.index)),
         }
     }
 

@@ -19,10 +19,10 @@ use crate::{
     },
     device::Device,
     event_list::{Batch, Entry, Node},
-    measured_lock::{Measured, MeasuredLock},
+    measured_lock::{LockFigures, Measured, MeasuredLock},
     refill::Refill,
     registers::Registers,
-    ring::{Fault, Ring},
+    ring::{Fault, Indices, Ring},
     trace,
     trouble::Trouble,
     watchdog::PERIOD_MICROSECONDS,
@@ -64,7 +64,7 @@ struct Service {
 
 /// Whether a ring is used.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+pub(crate) enum State {
     /// It is.
     InUse,
     /// Something was wrong with it, or it was not set up yet. It is not looked at until the watchdog
@@ -72,6 +72,26 @@ enum State {
     Suspended,
     /// It was wrong even when it had been turned off. It is never looked at again.
     Lost,
+}
+
+impl State {
+    /// Its name, for those who look at the driver.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::InUse => "in use",
+            Self::Suspended => "suspended",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// A ring as it was at one time.
+pub(crate) struct Snapshot {
+    pub(crate) state: State,
+    pub(crate) size: u16,
+    pub(crate) indices: Indices,
+    /// The highest number among the events of each source.
+    pub(crate) highest: [Option<u64>; SOURCES],
 }
 
 impl Rings {
@@ -112,6 +132,24 @@ impl Rings {
     /// The device that they belong to.
     pub(crate) fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// What each ring is like. In any context.
+    pub(crate) fn snapshots(&self) -> impl Iterator<Item = Snapshot> + '_ {
+        self.rings.iter().map(|serviced| {
+            let service = serviced.service.lock();
+            Snapshot {
+                state: service.state,
+                size: service.ring.size(),
+                indices: service.ring.indices(),
+                highest: service.highest,
+            }
+        })
+    }
+
+    /// How often the lock of each ring was taken. In any context.
+    pub(crate) fn lock_figures(&self) -> impl Iterator<Item = LockFigures> + '_ {
+        self.rings.iter().map(|serviced| serviced.service.figures())
     }
 
     /// Sets up all rings of a device that is off, and lets it run. What the device had put into them

@@ -4,6 +4,7 @@
 //! API, is safe to use, and knows nothing of evgen.
 
 pub(crate) mod completion;
+pub(crate) mod debugfs;
 pub(crate) mod kiocb;
 pub(crate) mod mutex;
 pub(crate) mod poll;
