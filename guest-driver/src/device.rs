@@ -5,10 +5,15 @@
 use kernel::{
     fmt,
     list::List,
-    new_condvar, new_mutex, new_spinlock_irq,
+    new_condvar, new_mutex, new_poll_condvar, new_spinlock_irq,
     prelude::*,
-    sync::{lock::mutex::MutexGuard, Arc, CondVar, Mutex, SpinLockIrq},
-    time::{delay::fsleep, ClockSource, Delta, Monotonic},
+    sync::{
+        atomic::{Atomic, Relaxed},
+        lock::{mutex::MutexBackend, spinlock::SpinLockIrqBackend},
+        poll::PollCondVar,
+        Arc, Completion, CondVar, SpinLockIrq,
+    },
+    time::{delay::fsleep, msecs_to_jiffies, ClockSource, Delta, Monotonic, Msecs},
 };
 
 use crate::{
@@ -16,17 +21,23 @@ use crate::{
         event::{Event, NO_RING, SOURCE_DRIVER},
         identity::MAX_RINGS,
     },
-    event_list::{Entry, EventList, Node},
-    registers::{DeviceCounters, Registers},
-    trouble::{Told, Trouble},
-    uapi::{AddEvent, Counters},
+    deferred::DeferredInjections,
+    event_list::{Entry, EventList, Evicted, Node},
+    kernel_additions::completion::wait_interruptible_timeout,
+    measured_lock::{LockFigures, Measured, MeasuredGuard, MeasuredLock},
+    registers::{DeviceCounters, Gathering, Registers},
+    trace,
+    trouble::{Noticed, Told, Trouble},
+    uapi::{
+        AddEvent, Coalescing, Counters, COALESCING_EVENTS_MAX, COALESCING_MICROSECONDS_MAX,
+    },
 };
 
 /// How long to wait before a device that does not answer is asked again.
 const ANSWER_PAUSE: Delta = Delta::from_millis(20);
 
 /// One device. An open file keeps it alive when the device is gone; every call then fails with
-/// `ENODEV`, and no register is touched.
+/// `ENODEV`, and no register is touched. Freed in process context: that sleeps.
 #[pin_data]
 pub(crate) struct Device {
     rings: usize,
@@ -38,20 +49,38 @@ pub(crate) struct Device {
     ///
     /// Lock order: taken with no other lock held; `events` may be taken inside.
     #[pin]
-    process: Mutex<Process>,
+    process: MeasuredLock<Process, MutexBackend>,
 
     /// The events, shared with the interrupt handlers and the watchdog, and whether the device is
     /// gone. Taken in process, hard-IRQ and soft-IRQ context. Nothing under it sleeps, allocates,
     /// frees, or copies to or from a program.
     ///
-    /// Lock order: innermost; taken inside `process`, and inside a ring's lock by its handler and by
-    /// the watchdog.
+    /// Lock order: innermost; taken inside `process`, and inside a ring's lock by its handler and
+    /// by the watchdog.
     #[pin]
-    events: SpinLockIrq<EventList>,
+    events: MeasuredLock<EventList, SpinLockIrqBackend>,
 
-    /// Wakes those who wait in [`Self::wait_for_event`]: an event came, or the device is gone.
+    /// When each ring is to interrupt, as programs want it. Held while that is written to the device,
+    /// which so has what was wanted last. Taken in process context, and by the watchdog in soft-IRQ
+    /// context. Nothing under it sleeps, allocates or frees; registers are accessed under it.
+    ///
+    /// Lock order: innermost; taken inside `process`, and inside a ring's lock by the watchdog and by
+    /// probe.
     #[pin]
-    changed: CondVar,
+    gathering: SpinLockIrq<[Gathering; MAX_RINGS]>,
+
+    /// Wakes those who wait in [`Self::wait_for_event`], and those who poll: an event came, or the
+    /// device is gone.
+    #[pin]
+    changed: PollCondVar,
+
+    /// Wakes those who wait in [`Self::reset`]: the device was set up anew, or is gone.
+    #[pin]
+    restarted: CondVar,
+
+    /// Doorbells that are to be rung later. Locks for itself.
+    #[pin]
+    deferred: DeferredInjections,
 
     /// What the log knows already. Needs no lock.
     told: Told,
@@ -66,14 +95,22 @@ pub(crate) struct Process {
 impl Device {
     /// A device of which nobody knows yet. May sleep.
     pub(crate) fn new(registers: Registers, rings: usize, list_bound: u32) -> Result<Arc<Self>> {
+        let process = Process { next_sequence: 0 };
         let events = EventList::new(rings, list_bound)?;
         Arc::pin_init(
             try_pin_init!(Self {
                 rings,
                 registers,
-                process <- new_mutex!(Process { next_sequence: 0 }, "evgen::process"),
-                events <- new_spinlock_irq!(events, "evgen::events"),
-                changed <- new_condvar!("evgen::changed"),
+                process <- MeasuredLock::new(new_mutex!(Measured::new(process), "evgen::process")),
+                events <- MeasuredLock::new(
+                    new_spinlock_irq!(Measured::new(events), "evgen::events")
+                ),
+                gathering <- new_spinlock_irq!(
+                    [Gathering::default(); MAX_RINGS], "evgen::gathering"
+                ),
+                changed <- new_poll_condvar!("evgen::changed"),
+                restarted <- new_condvar!("evgen::restarted"),
+                deferred <- DeferredInjections::new(),
                 told: Told::new(),
             }),
             GFP_KERNEL,
@@ -89,38 +126,68 @@ impl Device {
         &self.registers
     }
 
-    pub(crate) fn events(&self) -> &SpinLockIrq<EventList> {
+    pub(crate) fn events(&self) -> &MeasuredLock<EventList, SpinLockIrqBackend> {
         &self.events
     }
 
-    /// Locks out all other process context, if the device is still there.
-    pub(crate) fn lock(&self) -> Result<MutexGuard<'_, Process>> {
-        let process = self.process.lock();
-        if self.events.lock().is_gone() {
-            return Err(ENODEV);
-        }
-        Ok(process)
+    /// How often the mutex that serialises process context was taken. Sleeps.
+    pub(crate) fn process_figures(&self) -> LockFigures {
+        self.process.figures()
     }
 
-    /// The device is going: when this returns, nobody in process context uses it any more or will
-    /// again, and nobody waits for it. Sleeps.
-    pub(crate) fn remove(&self) {
-        let process = self.process.lock();
-        self.give_up();
-        drop(process);
+    /// Notified when an event came, or the device is gone.
+    pub(crate) fn changed(&self) -> &PollCondVar {
+        &self.changed
+    }
+
+    pub(crate) fn deferred(&self) -> &DeferredInjections {
+        &self.deferred
+    }
+
+    /// `ENODEV` if the device is gone. It may be by the time that the caller looks at this.
+    pub(crate) fn check_present(&self) -> Result {
+        match self.events.lock().is_gone() {
+            true => Err(ENODEV),
+            false => Ok(()),
+        }
+    }
+
+    /// Locks out all other process context, if the device is still there. Sleeps; `ERESTARTSYS` if
+    /// a signal comes first, so this is what a call does before anything else that can be seen.
+    pub(crate) fn lock(&self) -> Result<MeasuredGuard<'_, Process, MutexBackend>> {
+        let process = self.process.lock_interruptible().map_err(|_| ERESTARTSYS)?;
+        self.check_present()?;
+        Ok(process)
     }
 
     /// The device is of no more use: from now on every call fails, and nobody waits for it. In any
     /// context.
+    ///
+    /// Who holds `process` may still use the device once more. That does no harm, as [`Registers`]
+    /// explains, and waiting for it might take forever: until a program's page is there.
     pub(crate) fn give_up(&self) {
-        self.events.lock().set_gone();
+        let drained = self.events.lock().set_gone();
         self.changed.notify_all();
+        self.restarted.notify_all();
+        if let Some(drained) = drained {
+            drained.complete_all();
+        }
     }
 
-    /// Counts what went wrong, and logs it if it is the first of its kind. In any context.
-    pub(crate) fn note(&self, trouble: Trouble, what: fmt::Arguments<'_>) {
-        self.events.lock().count_trouble(trouble);
+    /// Counts and remembers what went wrong, with a ring or with the whole device, and logs it if it
+    /// is the first of its kind. In any context.
+    pub(crate) fn note(&self, trouble: Trouble, ring: Option<usize>, what: fmt::Arguments<'_>) {
+        let noticed = Noticed::now(trouble, ring);
+        self.events.lock().record_trouble(noticed);
+        trace::trouble(self.registers.device(), ring, trouble);
         self.told.tell(&self.registers, trouble, what);
+    }
+
+    /// Tells those who look on that events left the list unread. In any context.
+    pub(crate) fn tell_evicted(&self, evicted: Evicted) {
+        if evicted.count > 0 {
+            trace::evicted(self.registers.device(), evicted.count, evicted.early);
+        }
     }
 
     /// Tells those who wait that an event came.
@@ -132,8 +199,8 @@ impl Device {
     }
 
     /// Waits until there is an event. By the time the caller has the mutex, another reader may have
-    /// taken it.
-    pub(crate) fn wait_for_event(&self, nonblocking: bool) -> Result {
+    /// taken it. Counts in `sleeps` how often it sleeps.
+    pub(crate) fn wait_for_event(&self, nonblocking: bool, sleeps: &Atomic<u64>) -> Result {
         let mut events = self.events.lock();
         let mut signal_pending = false;
         loop {
@@ -150,8 +217,46 @@ impl Device {
             if signal_pending {
                 return Err(ERESTARTSYS);
             }
+            sleeps.add(1, Relaxed);
             signal_pending = self.changed.wait_interruptible(&mut events);
         }
+    }
+
+    /// Takes back what a reader took out of the list: the nodes of `count` events that were `read`,
+    /// and the events that were left `unread`. In process context.
+    pub(crate) fn give_back(&self, read: &mut List<Node>, count: usize, unread: &mut List<Node>) {
+        // Others may have found the list empty meanwhile, and sleep.
+        let notify = !unread.is_empty();
+        let drained = self.events.lock().give_back(read, count, unread);
+        if notify {
+            self.notify();
+        }
+        if let Some(drained) = drained {
+            drained.complete_all();
+        }
+    }
+
+    /// Waits until every event was read, for so many milliseconds at most; `ETIMEDOUT` if they were
+    /// not, `EINTR` if a signal came first.
+    pub(crate) fn wait_drained(&self, milliseconds: Msecs) -> Result {
+        let new = Arc::pin_init(Completion::new(), GFP_KERNEL)?;
+        let drained = {
+            let mut events = self.events.lock();
+            if events.is_gone() {
+                return Err(ENODEV);
+            }
+            match events.when_drained(&new) {
+                Some(drained) => drained,
+                None => return Ok(()),
+            }
+        };
+        let waited = wait_interruptible_timeout(&drained, msecs_to_jiffies(milliseconds));
+        self.check_present()?;
+        waited.map_err(|error| match error {
+            // Called again, it would wait for the whole time again.
+            ERESTARTSYS => EINTR,
+            error => error,
+        })
     }
 
     /// Appends an event to the list.
@@ -160,7 +265,7 @@ impl Device {
             return Err(EINVAL);
         }
         let mut spare = List::new();
-        {
+        let evicted = {
             // The sequence numbers go with the order in the list because the mutex is held over
             // both. The list's lock is not held while the node is allocated and, with `spare`,
             // freed.
@@ -174,10 +279,11 @@ impl Device {
                 flags: 0,
                 payload: event.payload,
             };
-            let node = Node::new(Entry::added(event.to_bytes()))?;
+            let node = Node::new(Entry::added(event.to_bytes()), GFP_KERNEL)?;
             process.next_sequence = process.next_sequence.wrapping_add(1);
-            self.events.lock().add(node, &mut spare);
-        }
+            self.events.lock().add(node, &mut spare)
+        };
+        self.tell_evicted(evicted);
         self.notify();
         Ok(())
     }
@@ -192,6 +298,81 @@ impl Device {
         self.registers.ring_doorbell(ring)
     }
 
+    /// When each ring is to interrupt. With the lock held, that stays so.
+    pub(crate) fn gathering(&self) -> &SpinLockIrq<[Gathering; MAX_RINGS]> {
+        &self.gathering
+    }
+
+    /// Lets a ring gather events before it interrupts. Sleeps while the device does not answer; that
+    /// ends, because the watchdog gives such a device up.
+    pub(crate) fn set_coalescing(&self, coalescing: &Coalescing) -> Result {
+        let ring = coalescing.ring as usize;
+        if ring >= self.rings
+            || coalescing.events > COALESCING_EVENTS_MAX
+            || coalescing.microseconds > COALESCING_MICROSECONDS_MAX
+            || coalescing.reserved != 0
+        {
+            return Err(EINVAL);
+        }
+        let wanted = Gathering {
+            events: coalescing.events,
+            microseconds: coalescing.microseconds,
+        };
+        loop {
+            let process = self.lock()?;
+            let mut gathering = self.gathering.lock();
+            // Before the device has it: from now on it is written whenever the ring is set up.
+            gathering[ring] = wanted;
+            let result = self.registers.set_gathering(ring, wanted);
+            drop(gathering);
+            drop(process);
+            match result {
+                Err(error) if error == EAGAIN => self.wait_for_answer()?,
+                result => return result,
+            }
+        }
+    }
+
+    /// Has the watchdog reset the device at its next look, and waits until it is set up anew. `EINTR` if
+    /// a signal comes first; the reset goes on.
+    pub(crate) fn reset(&self) -> Result {
+        let mut events = self.events.lock();
+        let reset = events.resets().ask();
+        let mut signal_pending = false;
+        loop {
+            if events.is_gone() {
+                return Err(ENODEV);
+            }
+            if events.resets().is_done(reset) {
+                return Ok(());
+            }
+            if signal_pending {
+                return Err(EINTR);
+            }
+            signal_pending = self.restarted.wait_interruptible(&mut events);
+        }
+    }
+
+    /// The device was set up anew. In any context.
+    pub(crate) fn note_restart(&self) {
+        let mut events = self.events.lock();
+        events.count_device_restart();
+        events.resets().finish();
+        drop(events);
+        self.restarted.notify_all();
+        trace::restart(self.registers.device(), None);
+    }
+
+    /// Waits until it is worth while to ask the device again. Not with the mutex held: readers need
+    /// no register.
+    fn wait_for_answer(&self) -> Result {
+        if current!().signal_pending() {
+            return Err(ERESTARTSYS);
+        }
+        fsleep(ANSWER_PAUSE);
+        Ok(())
+    }
+
     /// What the device and the driver counted. Sleeps while the device does not answer; that ends,
     /// because the watchdog gives such a device up.
     pub(crate) fn counters(&self) -> Result<Counters> {
@@ -199,11 +380,7 @@ impl Device {
             if let Some(counters) = self.try_counters()? {
                 return Ok(counters);
             }
-            if current!().signal_pending() {
-                return Err(ERESTARTSYS);
-            }
-            // Without the mutex: readers need no register.
-            fsleep(ANSWER_PAUSE);
+            self.wait_for_answer()?;
         }
     }
 
