@@ -2,7 +2,9 @@
 
 //! A log as one line, in which a process hands it to another one.
 //!
-//!     EVENTS CORRUPT STRANGE FIRST SOURCE.RING:START-END,START-END… SOURCE.RING:…
+//! ```text
+//! EVENTS CORRUPT STRANGE FIRST SOURCE.RING:START-END,START-END… SOURCE.RING:…
+//! ```
 //!
 //! FIRST is source and ring of the first strange event, or `-`. The runs of a stream stand in the
 //! order in which they were seen; END is one more than the last number.

@@ -4,10 +4,12 @@
 //!
 //! A line is about one device, which it begins with, or about the actor as a whole:
 //!
-//!     DEVICE injected …      as Injected puts it
-//!     DEVICE log …           as Log puts it
-//!     DEVICE complaint …     in words
-//!     tally CALLS INTERRUPTED REFUSED
+//! ```text
+//! DEVICE injected …      as Injected puts it
+//! DEVICE log …           as Log puts it
+//! DEVICE complaint …     in words
+//! tally CALLS INTERRUPTED REFUSED
+//! ```
 
 use std::fmt;
 
