@@ -15,6 +15,7 @@ mod file;
 mod interrupts;
 mod kernel_additions;
 mod pci_driver;
+mod quarantine;
 mod registers;
 mod reset;
 mod ring;
@@ -48,6 +49,8 @@ const LIST_BOUND_MAX: u32 = 1 << 20;
 
 #[pin_data]
 struct Evgen {
+    // Dropped in this order.
+    _quarantine: quarantine::EndOnDrop,
     #[pin]
     _driver: driver::Registration<pci::Adapter<pci_driver::EvgenDriver>>,
 }
@@ -60,10 +63,14 @@ impl kernel::InPlaceModule for Evgen {
                 pr_err!("list_bound={bound}: must be 1 to {LIST_BOUND_MAX}\n");
                 return Err(EINVAL);
             }
-            // SAFETY: This runs once, and nothing can reach the list before the driver is
-            // registered below.
-            unsafe { device_list::DEVICES.init() };
+            // SAFETY: This runs once, and nothing can reach either before the driver is registered
+            // below.
+            unsafe {
+                device_list::DEVICES.init();
+                quarantine::QUARANTINE.init();
+            }
             Ok(try_pin_init!(Self {
+                _quarantine: quarantine::EndOnDrop,
                 _driver <- driver::Registration::new(
                     <Self as kernel::ModuleMetadata>::NAME,
                     module,

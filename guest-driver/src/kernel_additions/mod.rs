@@ -6,4 +6,5 @@
 pub(crate) mod completion;
 pub(crate) mod kiocb;
 pub(crate) mod mutex;
+pub(crate) mod pci;
 pub(crate) mod poll;
