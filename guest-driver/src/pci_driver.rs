@@ -15,14 +15,18 @@ use kernel::{
 
 use crate::{
     abi::identity::{DEVICE_ID, VENDOR_ID},
+    debugfs,
+    deferred::DeferredEnd,
     device::Device,
     device_list::Listed,
     file::OpenFile,
     interrupts::Interrupts,
     kernel_additions::pci::{is_disconnected, is_translated},
     list_bound, quarantine,
+    refill::{Refill, RefillEnd},
     registers::Registers,
     reset::Reset,
+    ring_size,
     rings::Rings,
     watchdog::Watchdog,
 };
@@ -47,15 +51,19 @@ kernel::pci_device_table!(
 /// A device that we drive: all that ends when it goes.
 #[pin_data]
 pub(crate) struct Driven<'bound> {
-    // Dropped in this order: nobody sets the device up any more; it falls silent; its name is free;
+    // Dropped in this order: nobody rings its doorbells any more; nobody sets it up; it falls silent; its name is free;
     // the list forgets it; its handlers are freed, and with the last of them the memory that it
-    // wrote to. The handlers may run until then, but none of them lets the device do anything.
+    // wrote to; the work that they queued ends. The handlers may run until then, but none of them
+    // lets the device do anything.
+    _deferred: DeferredEnd,
     _watchdog: ArcHrTimerHandle<Watchdog>,
     _silence: SilenceOnDrop<'bound>,
     #[pin]
     _file: MiscDeviceRegistration<OpenFile>,
+    _debugfs: debugfs::Files,
     _listed: Listed,
     _interrupts: Interrupts<'bound>,
+    _refill: RefillEnd,
     device: Arc<Device>,
 }
 
@@ -82,7 +90,13 @@ impl pci::Driver for EvgenDriver {
             pdev.set_master();
 
             let device = Device::new(registers, shape.rings, list_bound())?;
-            let rings = Rings::new(pdev.as_ref(), device.clone(), shape.ring_size_max)?;
+            let refill = Refill::new(device.clone())?;
+            let rings = Rings::new(
+                pdev.as_ref(),
+                device.clone(),
+                refill.clone(),
+                shape.ring_size_max.min(ring_size()),
+            )?;
             let watchdog = Watchdog::new(rings.clone())?;
             let interrupts = Interrupts::new(pdev, &rings)?;
             let listed = Listed::new(device.clone())
@@ -92,8 +106,11 @@ impl pci::Driver for EvgenDriver {
             // What fails after a field was made drops it, and the later ones before the earlier.
             Ok(try_pin_init!(Driven {
                 device,
+                _refill: RefillEnd(refill),
                 _interrupts: interrupts,
                 _listed: listed,
+                _debugfs: debugfs::Files::new(name, &rings)?,
+                _deferred: DeferredEnd(device.clone()),
                 _file <- MiscDeviceRegistration::register(MiscDeviceOptions { name }),
                 _silence: SilenceOnDrop { pdev, rings: rings.clone() },
                 _: {
