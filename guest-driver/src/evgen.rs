@@ -18,6 +18,7 @@ mod interrupts;
 mod kernel_additions;
 mod measured_lock;
 mod pci_driver;
+mod quarantine;
 mod refill;
 mod registers;
 mod reset;
@@ -61,6 +62,8 @@ const LIST_BOUND_MAX: u32 = 1 << 20;
 
 #[pin_data]
 struct Evgen {
+    /// Dropped before the driver, which then lets go of its devices for good.
+    _quarantine: quarantine::EndOnDrop,
     #[pin]
     _driver: driver::Registration<pci::Adapter<pci_driver::EvgenDriver>>,
     /// Dropped after the driver, whose devices have folders in it.
@@ -71,12 +74,16 @@ impl kernel::InPlaceModule for Evgen {
     fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         pin_init::pin_init_scope(move || {
             check_parameters()?;
-            // SAFETY: This runs once, and nothing can reach the list before the driver is
-            // registered below.
-            unsafe { device_list::DEVICES.init() };
+            // SAFETY: This runs once, and nothing can reach either before the driver is registered
+            // below.
+            unsafe {
+                device_list::DEVICES.init();
+                quarantine::QUARANTINE.init();
+            }
             // SAFETY: This runs once.
             let debugfs = unsafe { debugfs::Root::new()? };
             Ok(try_pin_init!(Self {
+                _quarantine: quarantine::EndOnDrop,
                 _debugfs: debugfs,
                 _driver <- driver::Registration::new(
                     <Self as kernel::ModuleMetadata>::NAME,

@@ -21,7 +21,8 @@ use crate::{
     device_list::Listed,
     file::OpenFile,
     interrupts::Interrupts,
-    list_bound,
+    kernel_additions::pci::{is_disconnected, is_translated},
+    list_bound, quarantine,
     refill::{Refill, RefillEnd},
     registers::Registers,
     reset::Reset,
@@ -85,6 +86,7 @@ impl pci::Driver for EvgenDriver {
             Reset::new(shape.rings)
                 .finish(&registers)
                 .inspect_err(|error| dev_err!(pdev, "the device takes no reset: {error:?}\n"))?;
+            quarantine::release(pdev.as_ref().name());
             pdev.set_master();
 
             let device = Device::new(registers, shape.rings, list_bound())?;
@@ -155,7 +157,7 @@ fn bring_up(rings: &Rings) -> Result {
     result
 }
 
-/// Silences the device when dropped: after that it writes no memory.
+/// Silences the device when dropped: after that it writes no memory that is not its own.
 struct SilenceOnDrop<'bound> {
     pdev: &'bound pci::Device<Bound>,
     rings: Arc<Rings>,
@@ -163,20 +165,28 @@ struct SilenceOnDrop<'bound> {
 
 impl Drop for SilenceOnDrop<'_> {
     fn drop(&mut self) {
-        let device = self.rings.device();
-        if Reset::new(device.rings())
-            .finish(device.registers())
-            .is_ok()
-            || stop_bus_master(self.pdev).is_ok()
-        {
+        if is_disconnected(self.pdev) || self.silence().is_ok() || is_translated(self.pdev) {
             return;
         }
-        // It is gone from the bus, and might come back as it went: writing to the rings.
         dev_warn!(
             self.pdev,
-            "the device cannot be silenced; the memory of its rings is never freed\n"
+            "the device cannot be silenced; the memory of its rings is kept until it is back\n"
         );
-        core::mem::forget(self.rings.clone());
+        quarantine::keep(self.rings.clone());
+    }
+}
+
+impl SilenceOnDrop<'_> {
+    /// Resets the device, or forbids it to be bus master. Waits for it for up to a second, but not if
+    /// it is gone from the bus, for whoever removes devices then holds up all others of the bus.
+    fn silence(&self) -> Result {
+        let device = self.rings.device();
+        if device.registers().health().is_gone() && !quarantine::is_ending() {
+            return Err(EIO);
+        }
+        Reset::new(device.rings())
+            .finish(device.registers())
+            .or_else(|_| stop_bus_master(self.pdev))
     }
 }
 

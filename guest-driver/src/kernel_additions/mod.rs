@@ -7,5 +7,6 @@ pub(crate) mod completion;
 pub(crate) mod debugfs;
 pub(crate) mod kiocb;
 pub(crate) mod mutex;
+pub(crate) mod pci;
 pub(crate) mod poll;
 pub(crate) mod work;
