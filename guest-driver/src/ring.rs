@@ -189,7 +189,8 @@ impl Ring {
     /// Asks for an interrupt when the next event comes (§2.7.7.2). One that came before this says
     /// nothing, so the caller must look for events once more.
     pub(crate) fn ask_for_interrupt(&mut self) {
-        io_write!(self.memory, .available.used_event, self.taken.to_le());
+        let after_ring = usize::from(self.size).min(MAX_SIZE);
+        io_write!(self.memory, .available.ring[panic: after_ring], self.taken.to_le());
         // Either the device sees this when it moves the used index, or we see the index when we look
         // again: each side writes, and then reads what the other wrote.
         dma_mb(Full);
@@ -277,8 +278,8 @@ struct Descriptor {
 struct Available {
     flags: u16,
     index: u16,
-    ring: [u16; MAX_SIZE],
-    used_event: u16,
+    /// And right after the elements of the ring, however many it has, `used_event`.
+    ring: [u16; MAX_SIZE + 1],
     _padding: u16,
 }
 
