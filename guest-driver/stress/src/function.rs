@@ -62,14 +62,10 @@ pub struct Function {
 }
 
 impl Function {
-    /// The evgen function number `index`, by rising address: so the driver numbers them too.
+    /// The evgen function number `index`, by rising address: so the driver numbers them too, as long
+    /// as none was unbound.
     pub fn find(index: usize) -> Result<Self, FunctionError> {
-        let devices = Path::new(DEVICES);
-        let entries = fs::read_dir(devices).map_err(failed("list", devices))?;
-        let mut folders: Vec<PathBuf> = entries
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|folder| is_evgen(folder))
-            .collect();
+        let mut folders = folders()?;
         folders.sort();
         let count = folders.len();
         let folder = folders
@@ -86,6 +82,11 @@ impl Function {
             config: config.map_err(failed("open", &path))?,
             folder,
         })
+    }
+
+    /// Number of evgen functions.
+    pub fn count() -> Result<usize, FunctionError> {
+        Ok(folders()?.len())
     }
 
     /// The file behind which BAR `index` is.
@@ -150,7 +151,7 @@ impl Unbound<'_> {
     }
 
     /// Gives it back to its driver.
-    pub fn bind(self) -> Result<(), FunctionError> {
+    pub fn bind(&self) -> Result<(), FunctionError> {
         order(&self.driver.join("bind"), &self.function.address)
     }
 }
@@ -160,6 +161,15 @@ fn order(path: &Path, what: &str) -> Result<(), FunctionError> {
     let file = OpenOptions::new().write(true).open(path);
     file.and_then(|file| file.write_all_at(what.as_bytes(), 0))
         .map_err(failed("write", path))
+}
+
+fn folders() -> Result<Vec<PathBuf>, FunctionError> {
+    let devices = Path::new(DEVICES);
+    let entries = fs::read_dir(devices).map_err(failed("list", devices))?;
+    Ok(entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|folder| is_evgen(folder))
+        .collect())
 }
 
 fn is_evgen(folder: &Path) -> bool {
