@@ -3,8 +3,8 @@
 //! What the programs inside the guest share: access to `/dev/evgenN` and to the exit device, and
 //! the conservation law that `stress` checks.
 //!
-//! All `unsafe` of the guest's programs is in [`device`] (`ioctl`), [`exit_device`] (port access)
-//! and `test-msix` (a mapped BAR); [`pattern`], [`log`], [`law`], [`faults`], [`verdict`] and
+//! All `unsafe` of the guest's programs is in [`device`] (`ioctl`), [`exit_device`] (port access),
+//! [`signals`] (`sigaction`) and `test-msix` (a mapped BAR); [`pattern`], [`log`], [`law`], [`faults`], [`verdict`] and
 //! [`report`] do no input or output at all.
 
 pub mod device;
@@ -21,6 +21,7 @@ pub mod law;
 pub mod log;
 pub mod pattern;
 pub mod report;
+pub mod signals;
 pub mod status;
 pub mod thousands;
 pub mod verdict;
