@@ -4,12 +4,17 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use evgen_uapi::{ADD, AddEvent, COUNTERS, Counters, EVENT_SIZE, INJECT, Record};
+use evgen_uapi::{
+    ADD, AddEvent, COUNTERS, Coalescing, Counters, DeferredInjection, EVENT_SIZE, GET_EVENT,
+    INJECT, INJECT_DEFERRED, RESET, Record, SET_COALESCING, WAIT_DRAINED,
+};
 use rustix::fs::OFlags;
-use rustix::ioctl::{Getter, Setter, ioctl};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::ioctl::{Getter, NoArg, Setter, ioctl};
 use thiserror::Error;
 
 use crate::{pattern, status};
@@ -73,9 +78,30 @@ impl DeviceError {
             Self::Call { .. } | Self::Fragment { .. } => status::FINDING,
         }
     }
+
+    /// Why the system call failed, if that is what went wrong: `ENODEV` once the device is gone.
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Call { source, .. } => Errno::from_io_error(source),
+            _ => None,
+        }
+    }
+}
+
+/// How [`Device::wait_drained`] ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// There was a moment without an event.
+    Drained,
+    /// The time was over first.
+    TimedOut,
+    /// A signal came first.
+    Interrupted,
 }
 
 /// An open `/dev/evgenN`.
+///
+/// A call that a signal ends before it did anything is made again, where not said otherwise.
 #[derive(Debug)]
 pub struct Device {
     index: usize,
@@ -152,35 +178,114 @@ impl Device {
     pub fn add(&self, number: u64) -> Result<bool, DeviceError> {
         let event = pattern::added(std::process::id(), number);
         // SAFETY: the driver's interface says that `ADD` reads an `AddEvent` and writes nothing.
-        let result = unsafe { ioctl(&self.file, Setter::<ADD, AddEvent>::new(event)) };
-        match result {
+        let add = || unsafe { ioctl(&self.file, Setter::<ADD, AddEvent>::new(event)) };
+        match retry_on_intr(add) {
             Ok(()) => Ok(true),
-            Err(rustix::io::Errno::NOMEM) => Ok(false),
+            Err(Errno::NOMEM) => Ok(false),
             Err(error) => Err(self.failed("add an event", error.into())),
         }
     }
 
     /// Rings the doorbell of ring `ring`, upon which the device makes an event.
     pub fn inject(&self, ring: usize) -> Result<(), DeviceError> {
-        let no_ring = || DeviceError::NoRing {
-            device: self.index,
-            ring,
-        };
-        let number = u32::try_from(ring).map_err(|_| no_ring())?;
+        let number = self.ring_number(ring)?;
         // SAFETY: the driver's interface says that `INJECT` reads a `u32` and writes nothing.
-        let result = unsafe { ioctl(&self.file, Setter::<INJECT, u32>::new(number)) };
-        result.map_err(|error| match error {
-            rustix::io::Errno::INVAL => no_ring(),
+        let inject = || unsafe { ioctl(&self.file, Setter::<INJECT, u32>::new(number)) };
+        retry_on_intr(inject).map_err(|error| match error {
+            Errno::INVAL => self.no_ring(ring),
             _ => self.failed("ring a doorbell", error.into()),
         })
+    }
+
+    /// Rings the doorbell of ring `ring` in so many milliseconds, at most
+    /// [`evgen_uapi::DEFERRED_MILLISECONDS_MAX`]; false if no more injections can wait just now.
+    pub fn inject_deferred(&self, ring: usize, milliseconds: u32) -> Result<bool, DeviceError> {
+        let injection = DeferredInjection {
+            ring: self.ring_number(ring)?,
+            milliseconds,
+        };
+        // SAFETY: the driver's interface says that `INJECT_DEFERRED` reads a `DeferredInjection`
+        // and writes nothing.
+        let inject = || unsafe { ioctl(&self.file, Setter::<INJECT_DEFERRED, _>::new(injection)) };
+        match retry_on_intr(inject) {
+            Ok(()) => Ok(true),
+            Err(Errno::BUSY | Errno::NOMEM) => Ok(false),
+            Err(error) => Err(self.failed("ring a doorbell later", error.into())),
+        }
+    }
+
+    /// Takes the oldest event, without waiting; `None` if there is none.
+    pub fn get_event(&self) -> Result<Option<Record>, DeviceError> {
+        // SAFETY: the driver's interface says that `GET_EVENT` fills in this many bytes.
+        let get = || unsafe { ioctl(&self.file, Getter::<GET_EVENT, [u8; EVENT_SIZE]>::new()) };
+        match retry_on_intr(get) {
+            Ok(event) => Ok(Some(Record::parse(&event))),
+            Err(Errno::AGAIN) => Ok(None),
+            Err(error) => Err(self.failed("get an event", error.into())),
+        }
+    }
+
+    /// Waits, for so many milliseconds at most, until every event was read. Is not made again after
+    /// a signal.
+    pub fn wait_drained(&self, milliseconds: u32) -> Result<Drained, DeviceError> {
+        // SAFETY: the driver's interface says that `WAIT_DRAINED` reads a `u32` and writes nothing.
+        let wait = unsafe { ioctl(&self.file, Setter::<WAIT_DRAINED, u32>::new(milliseconds)) };
+        match wait {
+            Ok(()) => Ok(Drained::Drained),
+            Err(Errno::TIMEDOUT) => Ok(Drained::TimedOut),
+            Err(Errno::INTR) => Ok(Drained::Interrupted),
+            Err(error) => Err(self.failed("wait until all is read", error.into())),
+        }
+    }
+
+    /// Lets ring `ring` gather so many events, for so long at most, before it interrupts.
+    pub fn set_coalescing(
+        &self,
+        ring: usize,
+        events: u32,
+        microseconds: u32,
+    ) -> Result<(), DeviceError> {
+        let coalescing = Coalescing {
+            ring: self.ring_number(ring)?,
+            events,
+            microseconds,
+            reserved: 0,
+        };
+        // SAFETY: the driver's interface says that `SET_COALESCING` reads a `Coalescing` and writes
+        // nothing.
+        let set = || unsafe { ioctl(&self.file, Setter::<SET_COALESCING, _>::new(coalescing)) };
+        retry_on_intr(set).map_err(|error| self.failed("set coalescing", error.into()))
+    }
+
+    /// Resets the device and sets it up anew; false if a signal came before it ran again. Is not
+    /// made again then.
+    pub fn reset(&self) -> Result<bool, DeviceError> {
+        // SAFETY: the driver's interface says that `RESET` neither reads nor writes memory.
+        let reset = unsafe { ioctl(&self.file, NoArg::<RESET>::new()) };
+        match reset {
+            Ok(()) => Ok(true),
+            Err(Errno::INTR) => Ok(false),
+            Err(error) => Err(self.failed("reset", error.into())),
+        }
     }
 
     /// What device and driver have counted.
     pub fn counters(&self) -> Result<Counters, DeviceError> {
         // SAFETY: the driver's interface says that `COUNTERS` fills in a whole `Counters`, a plain
         // struct of integers.
-        let result = unsafe { ioctl(&self.file, Getter::<COUNTERS, Counters>::new()) };
-        result.map_err(|error| self.failed("read the counters", error.into()))
+        let read = || unsafe { ioctl(&self.file, Getter::<COUNTERS, Counters>::new()) };
+        retry_on_intr(read).map_err(|error| self.failed("read the counters", error.into()))
+    }
+
+    fn ring_number(&self, ring: usize) -> Result<u32, DeviceError> {
+        u32::try_from(ring).map_err(|_| self.no_ring(ring))
+    }
+
+    fn no_ring(&self, ring: usize) -> DeviceError {
+        DeviceError::NoRing {
+            device: self.index,
+            ring,
+        }
     }
 
     fn failed(&self, what: &'static str, source: io::Error) -> DeviceError {
@@ -189,5 +294,11 @@ impl Device {
             what,
             source,
         }
+    }
+}
+
+impl AsFd for Device {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
