@@ -4,7 +4,7 @@
 # programs.sh [PACKAGE…]
 #
 # Prints the folder of the static programs: lockstorm, which runs on the host, and init,
-# stress and test-*, which run in the guest; or those of each PACKAGE. Cargo itself knows what
+# stress, evgen-cat and test-*, which run in the guest; or those of each PACKAGE. Cargo itself knows what
 # is out of date.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)

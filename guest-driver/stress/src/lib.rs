@@ -18,6 +18,7 @@ pub mod kernel_arguments;
 pub mod law;
 pub mod log;
 pub mod pattern;
+pub mod poll;
 pub mod report;
 pub mod status;
 pub mod thousands;
