@@ -5,10 +5,15 @@
 use kernel::{
     fmt,
     list::List,
-    new_condvar, new_mutex, new_spinlock_irq,
+    new_mutex, new_poll_condvar, new_spinlock_irq,
     prelude::*,
-    sync::{lock::mutex::MutexGuard, Arc, CondVar, Mutex, SpinLockIrq},
-    time::{delay::fsleep, ClockSource, Delta, Monotonic},
+    sync::{
+        atomic::{Atomic, Relaxed},
+        lock::mutex::MutexGuard,
+        poll::PollCondVar,
+        Arc, Completion, Mutex, SpinLockIrq,
+    },
+    time::{delay::fsleep, msecs_to_jiffies, ClockSource, Delta, Monotonic, Msecs},
 };
 
 use crate::{
@@ -17,6 +22,7 @@ use crate::{
         identity::MAX_RINGS,
     },
     event_list::{Entry, EventList, Node},
+    kernel_additions::{completion::wait_interruptible_timeout, mutex::lock_interruptible},
     registers::{DeviceCounters, Registers},
     trouble::{Told, Trouble},
     uapi::{AddEvent, Counters},
@@ -26,7 +32,7 @@ use crate::{
 const ANSWER_PAUSE: Delta = Delta::from_millis(20);
 
 /// One device. An open file keeps it alive when the device is gone; every call then fails with
-/// `ENODEV`, and no register is touched.
+/// `ENODEV`, and no register is touched. Freed in process context: that sleeps.
 #[pin_data]
 pub(crate) struct Device {
     rings: usize,
@@ -44,14 +50,15 @@ pub(crate) struct Device {
     /// gone. Taken in process, hard-IRQ and soft-IRQ context. Nothing under it sleeps, allocates,
     /// frees, or copies to or from a program.
     ///
-    /// Lock order: innermost; taken inside `process`, and inside a ring's lock by its handler and by
-    /// the watchdog.
+    /// Lock order: innermost; taken inside `process`, and inside a ring's lock by its handler and
+    /// by the watchdog.
     #[pin]
     events: SpinLockIrq<EventList>,
 
-    /// Wakes those who wait in [`Self::wait_for_event`]: an event came, or the device is gone.
+    /// Wakes those who wait in [`Self::wait_for_event`], and those who poll: an event came, or the
+    /// device is gone.
     #[pin]
-    changed: CondVar,
+    changed: PollCondVar,
 
     /// What the log knows already. Needs no lock.
     told: Told,
@@ -73,7 +80,7 @@ impl Device {
                 registers,
                 process <- new_mutex!(Process { next_sequence: 0 }, "evgen::process"),
                 events <- new_spinlock_irq!(events, "evgen::events"),
-                changed <- new_condvar!("evgen::changed"),
+                changed <- new_poll_condvar!("evgen::changed"),
                 told: Told::new(),
             }),
             GFP_KERNEL,
@@ -93,28 +100,38 @@ impl Device {
         &self.events
     }
 
-    /// Locks out all other process context, if the device is still there.
-    pub(crate) fn lock(&self) -> Result<MutexGuard<'_, Process>> {
-        let process = self.process.lock();
-        if self.events.lock().is_gone() {
-            return Err(ENODEV);
-        }
-        Ok(process)
+    /// Notified when an event came, or the device is gone.
+    pub(crate) fn changed(&self) -> &PollCondVar {
+        &self.changed
     }
 
-    /// The device is going: when this returns, nobody in process context uses it any more or will
-    /// again, and nobody waits for it. Sleeps.
-    pub(crate) fn remove(&self) {
-        let process = self.process.lock();
-        self.give_up();
-        drop(process);
+    /// `ENODEV` if the device is gone. It may be by the time that the caller looks at this.
+    pub(crate) fn check_present(&self) -> Result {
+        match self.events.lock().is_gone() {
+            true => Err(ENODEV),
+            false => Ok(()),
+        }
+    }
+
+    /// Locks out all other process context, if the device is still there. Sleeps; `ERESTARTSYS` if
+    /// a signal comes first, so this is what a call does before anything else that can be seen.
+    pub(crate) fn lock(&self) -> Result<MutexGuard<'_, Process>> {
+        let process = lock_interruptible(&self.process).map_err(|_| ERESTARTSYS)?;
+        self.check_present()?;
+        Ok(process)
     }
 
     /// The device is of no more use: from now on every call fails, and nobody waits for it. In any
     /// context.
+    ///
+    /// Who holds `process` may still use the device once more. That does no harm, as [`Registers`]
+    /// explains, and waiting for it might take forever: until a program's page is there.
     pub(crate) fn give_up(&self) {
-        self.events.lock().set_gone();
+        let drained = self.events.lock().set_gone();
         self.changed.notify_all();
+        if let Some(drained) = drained {
+            drained.complete_all();
+        }
     }
 
     /// Counts what went wrong, and logs it if it is the first of its kind. In any context.
@@ -132,8 +149,8 @@ impl Device {
     }
 
     /// Waits until there is an event. By the time the caller has the mutex, another reader may have
-    /// taken it.
-    pub(crate) fn wait_for_event(&self, nonblocking: bool) -> Result {
+    /// taken it. Counts in `sleeps` how often it sleeps.
+    pub(crate) fn wait_for_event(&self, nonblocking: bool, sleeps: &Atomic<u64>) -> Result {
         let mut events = self.events.lock();
         let mut signal_pending = false;
         loop {
@@ -150,8 +167,46 @@ impl Device {
             if signal_pending {
                 return Err(ERESTARTSYS);
             }
+            sleeps.add(1, Relaxed);
             signal_pending = self.changed.wait_interruptible(&mut events);
         }
+    }
+
+    /// Takes back what a reader took out of the list: the nodes of `count` events that were `read`,
+    /// and the events that were left `unread`. In process context.
+    pub(crate) fn give_back(&self, read: &mut List<Node>, count: usize, unread: &mut List<Node>) {
+        // Others may have found the list empty meanwhile, and sleep.
+        let notify = !unread.is_empty();
+        let drained = self.events.lock().give_back(read, count, unread);
+        if notify {
+            self.notify();
+        }
+        if let Some(drained) = drained {
+            drained.complete_all();
+        }
+    }
+
+    /// Waits until every event was read, for so many milliseconds at most; `ETIMEDOUT` if they were
+    /// not, `EINTR` if a signal came first.
+    pub(crate) fn wait_drained(&self, milliseconds: Msecs) -> Result {
+        let new = Arc::pin_init(Completion::new(), GFP_KERNEL)?;
+        let drained = {
+            let mut events = self.events.lock();
+            if events.is_gone() {
+                return Err(ENODEV);
+            }
+            match events.when_drained(&new) {
+                Some(drained) => drained,
+                None => return Ok(()),
+            }
+        };
+        let waited = wait_interruptible_timeout(&drained, msecs_to_jiffies(milliseconds));
+        self.check_present()?;
+        waited.map_err(|error| match error {
+            // Called again, it would wait for the whole time again.
+            ERESTARTSYS => EINTR,
+            error => error,
+        })
     }
 
     /// Appends an event to the list.

@@ -8,6 +8,7 @@ use kernel::{
         ListArcField, ListLinks,
     },
     prelude::*,
+    sync::{Arc, Completion},
 };
 
 use crate::{abi::event::EVENT_SIZE, trouble::Trouble, uapi::Counters};
@@ -112,6 +113,9 @@ pub(crate) struct EventList {
     ready: List<Node>,
     free: List<Node>,
     gone: bool,
+    /// What those wait for, if there are any, who want to know when every event was read. The next
+    /// ones get another.
+    drained: Option<Arc<Completion>>,
     /// All but what the device itself counts. Its `pending` is the events in `ready` and those
     /// with readers.
     counters: Counters,
@@ -124,6 +128,7 @@ impl EventList {
             ready: List::new(),
             free: Node::pool(list_bound as usize)?,
             gone: false,
+            drained: None,
             counters: Counters {
                 rings: rings as u32,
                 list_bound,
@@ -137,14 +142,25 @@ impl EventList {
         self.gone
     }
 
-    /// The device is gone.
-    pub(crate) fn set_gone(&mut self) {
+    /// The device is gone. Gives what is to be completed, with the lock released.
+    #[must_use]
+    pub(crate) fn set_gone(&mut self) -> Option<Arc<Completion>> {
         self.gone = true;
+        self.drained.take()
     }
 
     /// Whether there is nothing to read.
     pub(crate) fn is_empty(&self) -> bool {
         self.ready.is_empty()
+    }
+
+    /// What will be completed when every event was read or the device is gone: `new`, or what
+    /// others wait for already. `None` if every event was read.
+    pub(crate) fn when_drained(&mut self, new: &Arc<Completion>) -> Option<Arc<Completion>> {
+        match self.counters.pending {
+            0 => None,
+            _ => Some(self.drained.get_or_insert_with(|| new.clone()).clone()),
+        }
     }
 
     /// What is counted; the fields for what the device itself counts are zero.
@@ -210,18 +226,24 @@ impl EventList {
     }
 
     /// Takes back what [`Self::take`] gave: the nodes of `count` events that were `read`, and the
-    /// events that were left `unread`, which become the oldest ones again.
+    /// events that were left `unread`, which become the oldest ones again. Gives what is to be
+    /// completed, with the lock released.
+    #[must_use]
     pub(crate) fn give_back(
         &mut self,
         read: &mut List<Node>,
         count: usize,
         unread: &mut List<Node>,
-    ) {
+    ) -> Option<Arc<Completion>> {
         add(&mut self.counters.read, count as u64);
         subtract(&mut self.counters.pending, count as u64);
         self.free.push_all_back(read);
         unread.push_all_back(&mut self.ready);
         core::mem::swap(unread, &mut self.ready);
+        match self.counters.pending {
+            0 => self.drained.take(),
+            _ => None,
+        }
     }
 
     fn append(&mut self, events: &mut List<Node>, count: usize, spare: &mut List<Node>) {

@@ -13,6 +13,7 @@ mod device_list;
 mod event_list;
 mod file;
 mod interrupts;
+mod kernel_additions;
 mod pci_driver;
 mod registers;
 mod reset;

@@ -3,12 +3,18 @@
 //! `/dev/evgenN`; `uapi` says what each call does.
 
 use kernel::{
-    fs::{file::flags::O_NONBLOCK, File, Kiocb, LocalFile},
+    fs::{File, Kiocb},
     iov::IovIterDest,
     list::List,
     miscdevice::{MiscDevice, MiscDeviceRegistration},
     prelude::*,
-    sync::{Arc, ArcBorrow},
+    seq_file::SeqFile,
+    seq_print,
+    sync::{
+        atomic::{Atomic, Relaxed},
+        poll::PollTable,
+        Arc,
+    },
     transmute::{AsBytes, FromBytes},
     uaccess::UserSlice,
 };
@@ -17,6 +23,10 @@ use crate::{
     abi::event::EVENT_SIZE,
     device::{Device, Process},
     device_list,
+    kernel_additions::{
+        kiocb::is_nonblocking,
+        poll::{self, PollMiscDevice, POLLERR, POLLHUP, POLLIN, POLLRDNORM},
+    },
     uapi::{self, AddEvent, Counters},
 };
 
@@ -24,25 +34,45 @@ use crate::{
 /// spinlock, and how many events it can bring back.
 const READ_BATCH: usize = 64;
 
-#[vtable]
-impl MiscDevice for Device {
-    type Ptr = Arc<Self>;
+/// A file that a program has opened, and what was done with it since, by whoever shares it. Needs
+/// no lock.
+pub(crate) struct OpenFile {
+    device: Arc<Device>,
+    /// Events that it gave out.
+    read: Atomic<u64>,
+    /// Times that a `read` slept.
+    sleeps: Atomic<u64>,
+}
 
-    fn open(_file: &File, misc: &MiscDeviceRegistration<Self>) -> Result<Arc<Self>> {
-        device_list::find(misc.device().name()).ok_or(ENODEV)
+#[vtable]
+impl MiscDevice for OpenFile {
+    type Ptr = KBox<Self>;
+
+    fn open(file: &File, misc: &MiscDeviceRegistration<Self>) -> Result<KBox<Self>> {
+        let device = device_list::find(misc.device().name()).ok_or(ENODEV)?;
+        poll::enable(file, misc)?;
+        let open = Self {
+            device,
+            read: Atomic::new(0),
+            sleeps: Atomic::new(0),
+        };
+        Ok(KBox::new(open, GFP_KERNEL)?)
     }
 
-    fn read_iter(kiocb: Kiocb<'_, Arc<Self>>, iov: &mut IovIterDest<'_>) -> Result<usize> {
-        let device = kiocb.file();
+    fn read_iter(kiocb: Kiocb<'_, KBox<Self>>, iov: &mut IovIterDest<'_>) -> Result<usize> {
+        let open = kiocb.file();
+        let device = &open.device;
+        device.check_present()?;
         let room = iov.len() / EVENT_SIZE;
         if room == 0 {
             return Err(EINVAL);
         }
         let nonblocking = is_nonblocking(&kiocb);
         loop {
-            device.wait_for_event(nonblocking)?;
+            device.wait_for_event(nonblocking, &open.sleeps)?;
             let process = device.lock()?;
-            let count = copy_events(&device, &process, iov, room)?;
+            let copy = |event: &[u8; EVENT_SIZE]| iov.copy_to_iter(event) == EVENT_SIZE;
+            let count = open.give_out(&process, room, copy)?;
             if count > 0 {
                 return Ok(count * EVENT_SIZE);
             }
@@ -50,7 +80,9 @@ impl MiscDevice for Device {
         }
     }
 
-    fn ioctl(device: ArcBorrow<'_, Self>, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
+    fn ioctl(open: &Self, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
+        let device = &open.device;
+        device.check_present()?;
         let arg = UserPtr::from_addr(arg);
         match cmd {
             uapi::ADD => {
@@ -67,9 +99,43 @@ impl MiscDevice for Device {
                     .writer()
                     .write(&counters)?;
             }
+            uapi::GET_EVENT => {
+                let process = device.lock()?;
+                let mut to = UserSlice::new(arg, EVENT_SIZE).writer();
+                if open.give_out(&process, 1, |event| to.write_slice(event).is_ok())? == 0 {
+                    return Err(EAGAIN);
+                }
+            }
+            uapi::WAIT_DRAINED => {
+                let milliseconds: u32 = UserSlice::new(arg, size_of::<u32>()).reader().read()?;
+                device.wait_drained(milliseconds)?;
+            }
             _ => return Err(ENOTTY),
         }
         Ok(0)
+    }
+
+    fn show_fdinfo(open: &Self, file: &SeqFile, _file: &File) {
+        let device = open.device.registers().device();
+        seq_print!(file, "evgen-device:\t{}\n", device.name());
+        seq_print!(file, "evgen-events-read:\t{}\n", open.read.load(Relaxed));
+        seq_print!(file, "evgen-sleeps:\t{}\n", open.sleeps.load(Relaxed));
+    }
+}
+
+impl PollMiscDevice for OpenFile {
+    fn poll(open: &Self, file: &File, table: &PollTable<'_>) -> u32 {
+        let device = &open.device;
+        table.register_wait(file, device.changed());
+        let events = device.events().lock();
+        // There is no `POLLOUT`, for there is no `write`; and no `ioctl` waits for room.
+        if events.is_gone() {
+            POLLERR | POLLHUP
+        } else if events.is_empty() {
+            0
+        } else {
+            POLLIN | POLLRDNORM
+        }
     }
 }
 
@@ -83,56 +149,50 @@ const _: () = assert!(
     "padding of the counters would leak to programs",
 );
 
-/// Copies the oldest events to a program, at most `room` of them, and gives their number. The
-/// device's mutex is held, as `_process` shows: so readers do not get each other's events out of
-/// order.
-fn copy_events(
-    device: &Device,
-    _process: &Process,
-    iov: &mut IovIterDest<'_>,
-    room: usize,
-) -> Result<usize> {
-    let mut total = 0;
-    while total < room {
-        let mut unread = device.events().lock().take(READ_BATCH.min(room - total));
-        if unread.is_empty() {
-            break;
-        }
-        let mut read = List::new();
-        let mut count = 0;
-        while let Some(node) = unread.pop_front() {
-            if iov.copy_to_iter(&node.entry().bytes) != EVENT_SIZE {
-                unread.push_front(node);
+impl OpenFile {
+    /// Gives the oldest events to a program, at most `room` of them, and tells their number. `copy`
+    /// copies one, or says that it cannot: `EFAULT` if that is the first.
+    ///
+    /// The device's mutex is held, as `_process` shows: so readers do not get each other's events
+    /// out of order.
+    fn give_out(
+        &self,
+        _process: &Process,
+        room: usize,
+        mut copy: impl FnMut(&[u8; EVENT_SIZE]) -> bool,
+    ) -> Result<usize> {
+        let device = &self.device;
+        let mut total = 0;
+        while total < room {
+            let mut unread = device.events().lock().take(READ_BATCH.min(room - total));
+            if unread.is_empty() {
                 break;
             }
-            read.push_back(node);
-            count += 1;
-        }
-        let fault = !unread.is_empty();
-        device
-            .events()
-            .lock()
-            .give_back(&mut read, count, &mut unread);
-        total += count;
-        if fault {
-            // Others may have found the list empty meanwhile, and sleep.
-            device.notify();
-            if total == 0 {
-                return Err(EFAULT);
+            let mut read = List::new();
+            let mut count = 0;
+            while let Some(node) = unread.pop_front() {
+                if !copy(&node.entry().bytes) {
+                    unread.push_front(node);
+                    break;
+                }
+                read.push_back(node);
+                count += 1;
             }
-            break;
+            let fault = !unread.is_empty();
+            device.give_back(&mut read, count, &mut unread);
+            self.read.add(count as u64, Relaxed);
+            total += count;
+            if fault {
+                if total == 0 {
+                    return Err(EFAULT);
+                }
+                break;
+            }
+            // With a large buffer and a fast device, this could go on for long.
+            if current!().signal_pending() {
+                break;
+            }
         }
-        // With a large buffer and a fast device, this could go on for long.
-        if current!().signal_pending() {
-            break;
-        }
+        Ok(total)
     }
-    Ok(total)
-}
-
-/// Whether the file is to fail rather than wait, as it is set now: `fcntl` can change it.
-fn is_nonblocking(kiocb: &Kiocb<'_, Arc<Device>>) -> bool {
-    // SAFETY: The file of a call in progress is valid, and this is its own thread.
-    let file = unsafe { LocalFile::from_raw_file((*kiocb.as_raw()).ki_filp) };
-    file.flags() & O_NONBLOCK != 0
 }

@@ -17,6 +17,7 @@ use crate::{
     abi::identity::{DEVICE_ID, VENDOR_ID},
     device::Device,
     device_list::Listed,
+    file::OpenFile,
     interrupts::Interrupts,
     list_bound,
     registers::Registers,
@@ -51,7 +52,7 @@ pub(crate) struct Driven<'bound> {
     _watchdog: ArcHrTimerHandle<Watchdog>,
     _silence: SilenceOnDrop<'bound>,
     #[pin]
-    _file: MiscDeviceRegistration<Device>,
+    _file: MiscDeviceRegistration<OpenFile>,
     _listed: Listed,
     _interrupts: Interrupts<'bound>,
     device: Arc<Device>,
@@ -98,7 +99,7 @@ impl pci::Driver for EvgenDriver {
                     bring_up(&rings).inspect_err(|error| {
                         dev_err!(pdev, "the device cannot be set up: {error:?}\n");
                         // Somebody may have opened the file by now, and would wait for ever.
-                        rings.device().remove();
+                        rings.device().give_up();
                     })?;
                     dev_info!(
                         pdev,
@@ -114,7 +115,7 @@ impl pci::Driver for EvgenDriver {
     }
 
     fn unbind<'bound>(_pdev: &'bound pci::Device<Core<'_>>, this: Pin<&Self::Data<'bound>>) {
-        this.device.remove();
+        this.device.give_up();
     }
 }
 

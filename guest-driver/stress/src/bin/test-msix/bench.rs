@@ -8,13 +8,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use evgen_stress::device::{Device, DeviceError, Mode};
+use evgen_stress::ktap::{self, Wrong};
 use evgen_stress::status;
 use evgen_uapi::{Counters, EVENT_SIZE};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use thiserror::Error;
 
 use crate::bar::{Bar, BarError, Word};
-use crate::function::{COMMAND, Function, FunctionError};
+use evgen_stress::function::{COMMAND, Function, FunctionError};
 
 const MSIX_ID: u8 = 0x11;
 /// Message Control: MSI-X Enable.
@@ -47,8 +48,8 @@ pub enum Failure {
     #[error("cannot run on each processor in turn: {0}")]
     Processors(#[source] io::Error),
     /// The device.
-    #[error("{0}")]
-    Wrong(String),
+    #[error(transparent)]
+    Wrong(#[from] Wrong),
 }
 
 impl Failure {
@@ -64,13 +65,7 @@ impl Failure {
 
 /// Says what is wrong if something is not as it must be.
 pub fn expect<T: PartialEq + Debug>(what: &str, found: T, wanted: T) -> Result<(), Failure> {
-    if found == wanted {
-        Ok(())
-    } else {
-        Err(Failure::Wrong(format!(
-            "{what}: {found:x?}, must be {wanted:x?}"
-        )))
-    }
+    Ok(ktap::expect(what, found, wanted)?)
 }
 
 /// A device, and how to reach it.

@@ -4,17 +4,15 @@
 
 mod bar;
 mod bench;
-mod function;
 mod masking;
 mod reset;
 mod structures;
 mod under_fire;
 
-use std::fmt::Display;
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
+use evgen_stress::ktap::{self, Outcome};
 use evgen_stress::status;
 
 use bench::{Bench, Failure};
@@ -133,27 +131,13 @@ fn main() -> ExitCode {
 fn check_all(index: usize) -> Result<bool, Failure> {
     let mut bench = Bench::new(index)?;
     let after_reset = reset::reset(&mut bench)?;
-    say(format_args!("KTAP version 1\n1..{}", RULES.len()));
-    let mut good = true;
-    for (number, (rule, check)) in (1..).zip(RULES) {
-        let result = bench
-            .restore()
-            .and_then(|()| check(&mut bench, &after_reset));
-        match result {
-            Ok(()) => say(format_args!("ok {number} {rule}")),
-            Err(failure) => {
-                good = false;
-                say(format_args!("# {failure}\nnot ok {number} {rule}"));
-            }
-        }
-    }
+    let good = ktap::check_all(&RULES, |check| {
+        bench.restore()?;
+        check(&mut bench, &after_reset)?;
+        Ok::<_, Failure>(Outcome::Good)
+    });
     bench.restore()?;
     Ok(good)
-}
-
-/// Prints a line. Whoever reads the output may go away; the verdict is in the exit status too.
-fn say(line: impl Display) {
-    let _ = writeln!(io::stdout(), "{line}");
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 
 use crate::bar::Bar;
 use crate::bench::{Bench, ENABLE, FUNCTION_MASK, Failure, expect};
-use crate::function::COMMAND;
+use evgen_stress::function::COMMAND;
 
 const COMMAND_MEMORY: u8 = 1 << 1;
 const REGISTER_BAR: u8 = 0;
