@@ -3,9 +3,9 @@
 //! What the programs inside the guest share: access to `/dev/evgenN` and to the exit device, and
 //! the conservation law that `stress` checks.
 //!
-//! All `unsafe` of the guest's programs is in [`device`] (`ioctl`), [`exit_device`] (port access)
-//! and `test-msix` (a mapped BAR); [`pattern`], [`log`], [`law`], [`faults`], [`verdict`] and
-//! [`report`] do no input or output at all.
+//! All `unsafe` of the guest's programs is in [`device`] (`ioctl`), [`exit_device`] (port access),
+//! `test-msix` (a mapped BAR) and `fuzz-ioctl` (calls as bad as can be); [`pattern`], [`log`],
+//! [`law`], [`faults`], [`verdict`] and [`report`] do no input or output at all.
 
 pub mod device;
 #[cfg(test)]

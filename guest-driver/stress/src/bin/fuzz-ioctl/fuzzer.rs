@@ -32,7 +32,7 @@ const SHARES: [(Call, u32); 19] = [
     (Call::SetNonblocking, 20),
     (Call::Open, 20),
     (Call::Dup, 15),
-    (Call::Close, 15),
+    (Call::Close, 5),
     (Call::Write, 10),
     (Call::Reset, 1),
 ];

@@ -18,10 +18,10 @@ use rustix::mm::{
 };
 
 pub const PAGE: usize = 4096;
-/// How many threads can have memory: programs begin at 4 MiB.
-pub const THREADS_MAX: usize = 32;
+/// How many threads can have memory: programs begin at 2 MiB.
+pub const THREADS_MAX: usize = 16;
 /// Where the memory of the first thread begins.
-const BEGIN: usize = 0x10_0000;
+const BEGIN: usize = 0x2_0000;
 /// How much address space each thread has.
 const SHARE: usize = 16 * PAGE;
 
@@ -213,16 +213,18 @@ fn pointer(address: usize) -> *mut u8 {
     ptr::with_exposed_provenance_mut(address)
 }
 
-/// Lets the pages that vanish come and go until told to stop.
+/// Lets the pages that vanish come and go until told to stop. `EEXIST` if something else is there.
 pub fn vanish(mut random: Rng, stop: &AtomicBool) -> Result<(), Errno> {
     let pages = pointer(VANISHING).cast();
     let length = VANISHING_PAGES * PAGE;
     let writable = ProtFlags::READ | ProtFlags::WRITE;
-    let flags = MapFlags::PRIVATE | MapFlags::FIXED;
+    let mut flags = MapFlags::PRIVATE | MapFlags::FIXED_NOREPLACE;
     let pause = |random: &mut Rng| thread::sleep(Duration::from_micros(random.u64(0..300)));
     while !stop.load(Ordering::Relaxed) {
-        // SAFETY: nobody else maps anything there, and no reference to it exists.
+        // SAFETY: nothing was there at first, nobody else maps anything there, and no reference to it
+        // exists.
         unsafe { mmap_anonymous(pages, length, writable, flags)? };
+        flags = MapFlags::PRIVATE | MapFlags::FIXED;
         pause(&mut random);
         // SAFETY: as above.
         unsafe {
