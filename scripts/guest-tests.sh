@@ -16,6 +16,7 @@ guest_tests() {
     fi
     check 'demo: 100,000 events, all accounted for' demo_balances
     check 'a withheld event turns stress red, storm.sh' withheld_event_is_found
+    check 'BUSTED control: a driver with one lock taken away is caught' busted_driver_is_caught
     check 'control socket: all that it can do to a running guest' control_socket
     check 'each fault on its own is survived, and a token repeats a storm' each_fault_is_survived
     check '1,000,000 stormed events with every fault, all reconciled' million_events_reconcile
@@ -109,6 +110,12 @@ demo_balances() {
     delivered=$(awk '/^evgen[0-9]+ +[0-9]+ / { gsub(",", "", $4); sum += $4 } END { print sum + 0 }' "$work/said")
     echo "$delivered events delivered"
     ((delivered >= 100000))
+}
+
+# The stress tests' own control: whoever passes a driver like this sees nothing.
+busted_driver_is_caught() {
+    expect 42 'events came twice' boot --run \
+        'rmmod evgen && insmod /lib/modules/evgen-busted.ko && stress --seconds 2 --injectors 4'
 }
 
 control_socket() {

@@ -21,13 +21,14 @@ use kernel::{
 
 use crate::{
     abi::event::EVENT_SIZE,
+    deferred,
     device::{Device, Process},
     device_list,
     kernel_additions::{
         kiocb::is_nonblocking,
         poll::{self, PollMiscDevice, POLLERR, POLLHUP, POLLIN, POLLRDNORM},
     },
-    uapi::{self, AddEvent, Counters},
+    uapi::{self, AddEvent, Coalescing, Counters, DeferredInjection},
 };
 
 /// Most events that a reader takes out of the list at a time: bounds how long it holds the
@@ -110,6 +111,19 @@ impl MiscDevice for OpenFile {
                 let milliseconds: u32 = UserSlice::new(arg, size_of::<u32>()).reader().read()?;
                 device.wait_drained(milliseconds)?;
             }
+            uapi::SET_COALESCING => {
+                let coalescing: Coalescing = UserSlice::new(arg, size_of::<Coalescing>())
+                    .reader()
+                    .read()?;
+                device.set_coalescing(&coalescing)?;
+            }
+            uapi::INJECT_DEFERRED => {
+                let injection: DeferredInjection = UserSlice::new(arg, size_of::<DeferredInjection>())
+                    .reader()
+                    .read()?;
+                deferred::inject(device, &injection)?;
+            }
+            uapi::RESET => device.reset()?,
             _ => return Err(ENOTTY),
         }
         Ok(0)
@@ -143,6 +157,10 @@ impl PollMiscDevice for OpenFile {
 unsafe impl AsBytes for Counters {}
 // SAFETY: Any bit pattern is a valid value: there are only integers in it.
 unsafe impl FromBytes for AddEvent {}
+// SAFETY: As above.
+unsafe impl FromBytes for Coalescing {}
+// SAFETY: As above.
+unsafe impl FromBytes for DeferredInjection {}
 
 const _: () = assert!(
     size_of::<Counters>() == 2 * 4 + uapi::MAX_RINGS * 9 * 8 + 11 * 8 + 10 * 8 + uapi::FAULTS * 8,

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 
 use fastrand::Rng;
 use rustix::io::Errno;
+use rustix::process::Signal;
 
 use crate::files::Files;
 use crate::memory::Memory;
@@ -59,11 +60,11 @@ impl Shown {
     }
 
     /// Sends it a signal, if it has begun.
-    pub fn interrupt(&self, signal: i32) {
+    pub fn interrupt(&self, signal: Signal) {
         let thread = self.thread.load(Ordering::Relaxed);
         if thread != 0 && self.runs() {
             // It may have ended just now.
-            let _ = system::signal(thread, signal);
+            let _ = system::signal(thread, signal.as_raw());
         }
     }
 }

@@ -11,7 +11,6 @@ mod fuzzer;
 mod health;
 mod memory;
 mod rules;
-mod signals;
 mod system;
 mod tally;
 
@@ -26,11 +25,13 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use evgen_stress::device::{Device, DeviceError, Mode};
+use evgen_stress::signals::{Interrupted, interrupt_on};
 use evgen_stress::status;
 use evgen_stress::thousands::thousands;
 use evgen_uapi::Counters;
 use fastrand::Rng;
 use rustix::io::Errno;
+use rustix::process::Signal;
 use thiserror::Error;
 
 use files::Files;
@@ -76,6 +77,10 @@ struct Options {
     threads: u8,
 }
 
+/// Ends a call that waits, with `EINTR`.
+const ENDING: Signal = Signal::USR1;
+/// Has a call that waits made again, if it is one that can be.
+const RESTARTING: Signal = Signal::USR2;
 /// How long calls may take to return after the end, and the examination afterwards may take.
 const END_LIMIT: Duration = Duration::from_secs(60);
 
@@ -150,7 +155,8 @@ fn fuzz(options: &Options) -> Result<u8, FuzzError> {
 
 /// Has all threads make calls until the time is over, and gives what came of all of them.
 fn make_calls(options: &Options, seed: u64, rings: u32) -> Result<Done, FuzzError> {
-    signals::handle().map_err(FuzzError::Signals)?;
+    interrupt_on(ENDING, Interrupted::Fails).map_err(FuzzError::Signals)?;
+    interrupt_on(RESTARTING, Interrupted::Restarts).map_err(FuzzError::Signals)?;
     let path = Device::path(options.device);
     let path =
         CString::new(path.as_os_str().as_bytes()).map_err(|_| FuzzError::Open(Errno::INVAL))?;
@@ -201,15 +207,9 @@ fn interrupt_until_end(random: &mut Rng, seconds: u64, shown: &[Shown], stop: &A
         let over = start.elapsed() >= end || shown.iter().any(|thread| !thread.runs());
         stop.store(over, Ordering::Relaxed);
         if over {
-            shown
-                .iter()
-                .for_each(|thread| thread.interrupt(signals::ENDING));
+            shown.iter().for_each(|thread| thread.interrupt(ENDING));
         } else {
-            let signal = if random.bool() {
-                signals::ENDING
-            } else {
-                signals::RESTARTING
-            };
+            let signal = if random.bool() { ENDING } else { RESTARTING };
             shown[random.usize(0..shown.len())].interrupt(signal);
         }
         thread::sleep(Duration::from_micros(random.u64(0..2000)));

@@ -140,6 +140,60 @@ pub fn name(errno: Errno) -> String {
 mod tests {
     use super::*;
 
+    const INTERFACE: &str = include_str!("../../../../uapi/src/interface.rs");
+
+    /// The errors that these lines of documentation name.
+    fn errnos<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+        let quoted = lines.flat_map(|line| line.split('`').skip(1).step_by(2));
+        let mut errnos: Vec<_> = quoted
+            .filter(|word| {
+                word.starts_with('E') && word.bytes().all(|byte| byte.is_ascii_uppercase())
+            })
+            .collect();
+        errnos.sort_unstable();
+        errnos.dedup();
+        errnos
+    }
+
+    #[test]
+    fn rules_are_what_is_documented() {
+        for call in [
+            Call::Add,
+            Call::Inject,
+            Call::Counters,
+            Call::InjectDeferred,
+            Call::GetEvent,
+            Call::WaitDrained,
+            Call::SetCoalescing,
+            Call::Reset,
+            Call::Read,
+        ] {
+            let mut rule: Vec<_> = call
+                .rule()
+                .errnos
+                .iter()
+                .map(|&errno| name(errno))
+                .collect();
+            rule.sort_unstable();
+            let head = format!("pub const {}: u32", call.name());
+            let documented = match INTERFACE.split_once(&head) {
+                Some((before, _)) => {
+                    let doc = before
+                        .lines()
+                        .rev()
+                        .take_while(|line| line.starts_with("///"));
+                    errnos(doc)
+                }
+                // `read` is described at the top.
+                None => {
+                    let (top, _) = INTERFACE.split_once("An `ioctl`").unwrap();
+                    errnos(top.lines())
+                }
+            };
+            assert_eq!(rule, documented, "{}", call.name());
+        }
+    }
+
     #[test]
     fn answers_are_judged_by_what_is_known() {
         use Sure::{No, Unknown, Yes};

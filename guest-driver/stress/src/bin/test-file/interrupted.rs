@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! Signals that come while a call waits.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use evgen_stress::device::{Device, Mode};
+use evgen_stress::ktap::Outcome;
+use evgen_uapi::{AddEvent, EVENT_SIZE};
+use rustix::io::{Errno, read};
+
+use crate::bench::{Answer, Bench, Failure, cannot, events_in, expect, expect_events};
+use crate::calls;
+use crate::memory::Absent;
+use crate::signals::Signal;
+use crate::sleeper::Sleeper;
+
+type Call = fn(&Device) -> Answer<()>;
+
+/// A `read` that waits is made again by itself after a signal whose handler allows that, and the
+/// program does not notice.
+pub fn restarted(bench: &mut Bench) -> Result<(), Failure> {
+    let reader = reader(&bench.open(Mode::Blocking)?)?;
+    for _ in 0..3 {
+        reader.signal(Signal::Restarts)?;
+        reader.wait_until_asleep()?;
+    }
+    let added = bench.add(1)?;
+    let bytes = reader.answer()?.map_err(cannot("read"))?;
+    expect_events("event after signals", &events_in(&bytes), added)
+}
+
+/// A `read` that waits fails with `EINTR` after a signal whose handler does not.
+pub fn ended(bench: &mut Bench) -> Result<(), Failure> {
+    let reader = reader(&bench.open(Mode::Blocking)?)?;
+    reader.signal(Signal::Ends)?;
+    expect("read", reader.answer()?, Err(Errno::INTR))
+}
+
+/// A reader that a signal ends leaves the event, and the waking, to the others.
+pub fn steals_no_waking(bench: &mut Bench) -> Result<(), Failure> {
+    let file = bench.open(Mode::Blocking)?;
+    for round in 0..100 {
+        let (one, other) = (reader(&file)?, reader(&file)?);
+        // As close together as possible, in either order.
+        if round % 2 == 0 {
+            one.send(Signal::Ends)?;
+        }
+        let added = bench.add(1)?;
+        if round % 2 == 1 {
+            one.send(Signal::Ends)?;
+        }
+        match one.answer()? {
+            Err(Errno::INTR) => {
+                let bytes = other.answer()?.map_err(cannot("read"))?;
+                expect_events("event of the other", &events_in(&bytes), added)?;
+            }
+            first => {
+                let bytes = first.map_err(cannot("read"))?;
+                expect_events("event of the signalled", &events_in(&bytes), added)?;
+                let added = bench.add(1)?;
+                let bytes = other.answer()?.map_err(cannot("read"))?;
+                expect_events("second event", &events_in(&bytes), added)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// While a reader is stuck in a page fault, others wait for it, and a signal ends that. Nothing is
+/// lost.
+pub fn behind_a_page_fault(bench: &mut Bench) -> Result<Outcome, Failure> {
+    let Range { start, end } = bench.add(2)?;
+    let Some((page, stuck)) = stuck_reader(bench)? else {
+        return Ok(NO_PAGE_FAULTS);
+    };
+    let file = bench.open(Mode::Blocking)?;
+    let waits: [(&'static str, Call); 5] = [
+        ("read", |file| read(file, &mut [0; EVENT_SIZE]).map(drop)),
+        ("ADD", |file| calls::add(file, AddEvent::default())),
+        ("INJECT", calls::inject),
+        ("GET_EVENT", calls::get_event),
+        ("COUNTERS", calls::counters),
+    ];
+    for (name, call) in waits {
+        let file = Arc::clone(&file);
+        let sleeper = Sleeper::asleep(name, move || call(&file))?;
+        sleeper.signal(Signal::Restarts)?;
+        sleeper.wait_until_asleep()?;
+        sleeper.signal(Signal::Ends)?;
+        expect(name, sleeper.answer()?, Err(Errno::INTR))?;
+    }
+    page.provide();
+    expect("the stuck read", stuck.answer()?, Ok(EVENT_SIZE))?;
+    expect_events("its event", &events_in(&page.event()), start..start + 1)?;
+    expect_events("events afterwards", &bench.take_all()?, start + 1..end)?;
+    Ok(Outcome::Good)
+}
+
+/// A reader that has taken the only event and cannot write it gives it back, and wakes who has found
+/// nothing meanwhile.
+pub fn given_back(bench: &mut Bench) -> Result<Outcome, Failure> {
+    let added = bench.add(1)?;
+    let Some((page, stuck)) = stuck_reader(bench)? else {
+        return Ok(NO_PAGE_FAULTS);
+    };
+    let other = reader(&bench.open(Mode::Blocking)?)?;
+    page.forbid().map_err(cannot("forbid a page"))?;
+    expect("the stuck read", stuck.answer()?, Err(Errno::FAULT))?;
+    let bytes = other.answer()?.map_err(cannot("read"))?;
+    expect_events("event of the other", &events_in(&bytes), added)?;
+    Ok(Outcome::Good)
+}
+
+/// A reader that waits for an event.
+fn reader(file: &Arc<Device>) -> Result<Sleeper<Answer<Vec<u8>>>, Failure> {
+    let file = Arc::clone(file);
+    Sleeper::asleep("a reader", move || {
+        let mut buffer = [0; EVENT_SIZE];
+        read(&file, &mut buffer)?;
+        Ok(buffer.to_vec())
+    })
+}
+
+/// Why a check is not done.
+pub const NO_PAGE_FAULTS: Outcome = Outcome::Skipped("this kernel has no userfaultfd");
+
+/// A reader that took an event, and sleeps because its buffer's page is not there.
+pub type Stuck = (Arc<Absent>, Sleeper<Answer<usize>>);
+
+/// Such a reader, for one of the events that there must be. `None` if the kernel cannot hold up page
+/// faults.
+pub fn stuck_reader(bench: &Bench) -> Result<Option<Stuck>, Failure> {
+    let Some(page) = Absent::new().map_err(cannot("hold up page faults"))? else {
+        return Ok(None);
+    };
+    let (page, file) = (Arc::new(page), bench.open(Mode::Blocking)?);
+    let buffer = Arc::clone(&page);
+    let stuck = Sleeper::asleep("a reader in a page fault", move || buffer.read(&file))?;
+    Ok(Some((page, stuck)))
+}
