@@ -23,6 +23,7 @@ macro_rules! tracepoints {
     )*) => {
         #[cfg(CONFIG_TRACEPOINTS)]
         kernel::macros::paste! {
+            // SAFETY: `evgen_trace.h` makes all of them, with these types.
             #[allow(improper_ctypes, reason = "the kernel's own types, some of them empty")]
             unsafe extern "C" {
                 $(

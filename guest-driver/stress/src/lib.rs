@@ -4,8 +4,9 @@
 //! the conservation law that `stress` and `torture` check.
 //!
 //! All `unsafe` of the guest's programs is in [`device`] (`ioctl`), [`exit_device`] (port access),
-//! [`fork`], [`signals`] (handlers) and `test-msix` (a mapped BAR); [`pattern`], [`log`], [`law`], [`faults`], [`verdict`] and
-//! [`report`] do no input or output at all.
+//! [`fork`], [`signals`] (handlers), `test-msix` (a mapped BAR) and `fuzz-ioctl` (calls as bad as can
+//! be); [`pattern`], [`log`], [`law`], [`faults`], [`verdict`] and [`report`] do no input or output at
+//! all.
 
 pub mod books;
 mod call_law;
@@ -24,6 +25,7 @@ pub mod ktap;
 pub mod law;
 pub mod log;
 pub mod pattern;
+pub mod poll;
 pub mod quiet;
 pub mod report;
 pub mod signals;
