@@ -190,10 +190,9 @@ impl Device {
         }
     }
 
-    /// Tells those who wait that an event came.
+    /// Tells those who wait that events came.
     ///
-    /// All of them: waits are exclusive, and one that a signal ends would take the only wake-up
-    /// with it.
+    /// All who wait: more events than one may have come at a time.
     pub(crate) fn notify(&self) {
         self.changed.notify_all();
     }
