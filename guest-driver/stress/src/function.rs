@@ -11,7 +11,7 @@ use thiserror::Error;
 
 /// Vendor and device ID of evgen, as sysfs shows them (datasheet, "On the bus").
 const EVGEN: [&str; 2] = ["0x1234", "0x4556"];
-const DEVICES: &str = "/sys/bus/pci/devices";
+pub(crate) const DEVICES: &str = "/sys/bus/pci/devices";
 
 /// Offset of Command in configuration space.
 pub const COMMAND: u64 = 0x04;
@@ -161,7 +161,8 @@ impl Unbound<'_> {
     }
 }
 
-fn order(path: &Path, what: &str) -> Result<(), FunctionError> {
+/// Writes `what` to a file of sysfs.
+pub(crate) fn order(path: &Path, what: &str) -> Result<(), FunctionError> {
     // Not created if it is not there, as `fs::write` would.
     let file = OpenOptions::new().write(true).open(path);
     file.and_then(|file| file.write_all_at(what.as_bytes(), 0))
@@ -177,7 +178,8 @@ fn folders() -> Result<Vec<PathBuf>, FunctionError> {
         .collect())
 }
 
-fn is_evgen(folder: &Path) -> bool {
+/// Whether this is the folder of an evgen function.
+pub(crate) fn is_evgen(folder: &Path) -> bool {
     ["vendor", "device"]
         .into_iter()
         .zip(EVGEN)
@@ -186,7 +188,7 @@ fn is_evgen(folder: &Path) -> bool {
         })
 }
 
-fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FunctionError {
+pub(crate) fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FunctionError {
     let path = path.to_owned();
     move |source| FunctionError::File { what, path, source }
 }
