@@ -16,6 +16,8 @@ guest_tests() {
     fi
     check 'demo: 100,000 events, all accounted for' demo_balances
     check 'a withheld event turns stress red, storm.sh' withheld_event_is_found
+    check 'torture: every actor and all unrest, the law at every pause' torture_balances
+    check 'BUSTED control: a driver with one lock taken away is caught' busted_driver_is_caught
     check 'control socket: all that it can do to a running guest' control_socket
     check 'each fault on its own is survived, and a token repeats a storm' each_fault_is_survived
     check '1,000,000 stormed events with every fault, all reconciled' million_events_reconcile
@@ -110,6 +112,12 @@ demo_balances() {
     delivered=$(awk '/^evgen[0-9]+ +[0-9]+ / { gsub(",", "", $4); sum += $4 } END { print sum + 0 }' "$work/said")
     echo "$delivered events delivered"
     ((delivered >= 100000))
+}
+
+# The stress tests' own control: whoever passes a driver like this sees nothing.
+busted_driver_is_caught() {
+    expect 42 'events came twice' boot --run \
+        'rmmod evgen && insmod /lib/modules/evgen-busted.ko && stress --seconds 2 --injectors 4'
 }
 
 control_socket() {
@@ -220,6 +228,24 @@ million_events_reconcile() {
     done
     echo "$stormed events stormed"
     ((stormed >= 1000000))
+}
+
+# The rounds of this seed have everything in them.
+torture_balances() {
+    local storms=(--storm 'rate=1000,burst=8,seconds=3,corrupt-checksum=40,duplicate-event=40'
+        --storm 'rate=1000,burst=8,seconds=3'
+        --storm 'rate=1000,burst=8,seconds=3,lost-interrupt=40,hang=4000,self-reset=4000') what
+    expect 0 '^# End of test: SUCCESS: 3 of 3 rounds good, .* 0 unaccounted for' \
+        boot --timeout 280 --devices 2 "${storms[@]}" --run 'torture --seed 1 --seconds 15'
+    for what in write 'read --how block' 'read --how try' 'read --how one' 'poll --by poll' \
+        'poll --by level' 'poll --by edge' drain count browse coalesce reset fork \
+        'stutter [1-9]' 'signals [1-9]' 'shuffle [1-9]' 'onoff [1-9]' 'unbind [1-9]'; do
+        grep -q "^# round .* $what" "$work/said" || { echo "nobody does '$what'" && return 1; }
+    done
+    if grep '^# SKIP' "$work/said" | grep -v 'slab'; then
+        echo 'a stock kernel can do all that'
+        return 1
+    fi
 }
 
 withheld_event_is_found() {

@@ -5,13 +5,13 @@
 use kernel::{
     fmt,
     list::List,
-    new_mutex, new_poll_condvar, new_spinlock_irq,
+    new_condvar, new_mutex, new_poll_condvar, new_spinlock_irq,
     prelude::*,
     sync::{
         atomic::{Atomic, Relaxed},
-        lock::mutex::MutexGuard,
+        lock::{mutex::MutexBackend, spinlock::SpinLockIrqBackend},
         poll::PollCondVar,
-        Arc, Completion, Mutex, SpinLockIrq,
+        Arc, Completion, CondVar, SpinLockIrq,
     },
     time::{delay::fsleep, msecs_to_jiffies, ClockSource, Delta, Monotonic, Msecs},
 };
@@ -21,11 +21,15 @@ use crate::{
         event::{Event, NO_RING, SOURCE_DRIVER},
         identity::MAX_RINGS,
     },
-    event_list::{Entry, EventList, Node},
-    kernel_additions::{completion::wait_interruptible_timeout, mutex::lock_interruptible},
-    registers::{DeviceCounters, Registers},
-    trouble::{Told, Trouble},
-    uapi::{AddEvent, Counters},
+    deferred::DeferredInjections,
+    event_list::{EventList, Evicted},
+    kernel_additions::completion::wait_interruptible_timeout,
+    measured_lock::{LockFigures, Measured, MeasuredGuard, MeasuredLock},
+    node::{Entry, Node},
+    registers::{DeviceCounters, Gathering, Registers},
+    trace,
+    trouble::{Noticed, Told, Trouble},
+    uapi::{AddEvent, Coalescing, Counters, COALESCING_EVENTS_MAX, COALESCING_MICROSECONDS_MAX},
 };
 
 /// How long to wait before a device that does not answer is asked again.
@@ -44,7 +48,7 @@ pub(crate) struct Device {
     ///
     /// Lock order: taken with no other lock held; `events` may be taken inside.
     #[pin]
-    process: Mutex<Process>,
+    process: MeasuredLock<Process, MutexBackend>,
 
     /// The events, shared with the interrupt handlers and the watchdog, and whether the device is
     /// gone. Taken in process, hard-IRQ and soft-IRQ context. Nothing under it sleeps, allocates,
@@ -53,12 +57,29 @@ pub(crate) struct Device {
     /// Lock order: innermost; taken inside `process`, and inside a ring's lock by its handler and
     /// by the watchdog.
     #[pin]
-    events: SpinLockIrq<EventList>,
+    events: MeasuredLock<EventList, SpinLockIrqBackend>,
+
+    /// When each ring is to interrupt, as programs want it. Held while that is written to the device,
+    /// which so has what was wanted last. Taken in process context, and by the watchdog in soft-IRQ
+    /// context. Nothing under it sleeps, allocates or frees; registers are accessed under it.
+    ///
+    /// Lock order: innermost; taken inside `process`, and inside a ring's lock by the watchdog and by
+    /// probe.
+    #[pin]
+    gathering: SpinLockIrq<[Gathering; MAX_RINGS]>,
 
     /// Wakes those who wait in [`Self::wait_for_event`], and those who poll: an event came, or the
     /// device is gone.
     #[pin]
     changed: PollCondVar,
+
+    /// Wakes those who wait in [`Self::reset`]: the device was set up anew, or is gone.
+    #[pin]
+    restarted: CondVar,
+
+    /// Doorbells that are to be rung later. Locks for itself.
+    #[pin]
+    deferred: DeferredInjections,
 
     /// What the log knows already. Needs no lock.
     told: Told,
@@ -73,14 +94,22 @@ pub(crate) struct Process {
 impl Device {
     /// A device of which nobody knows yet. May sleep.
     pub(crate) fn new(registers: Registers, rings: usize, list_bound: u32) -> Result<Arc<Self>> {
+        let process = Process { next_sequence: 0 };
         let events = EventList::new(rings, list_bound)?;
         Arc::pin_init(
             try_pin_init!(Self {
                 rings,
                 registers,
-                process <- new_mutex!(Process { next_sequence: 0 }, "evgen::process"),
-                events <- new_spinlock_irq!(events, "evgen::events"),
+                process <- MeasuredLock::new(new_mutex!(Measured::new(process), "evgen::process")),
+                events <- MeasuredLock::new(
+                    new_spinlock_irq!(Measured::new(events), "evgen::events")
+                ),
+                gathering <- new_spinlock_irq!(
+                    [Gathering::default(); MAX_RINGS], "evgen::gathering"
+                ),
                 changed <- new_poll_condvar!("evgen::changed"),
+                restarted <- new_condvar!("evgen::restarted"),
+                deferred <- DeferredInjections::new(),
                 told: Told::new(),
             }),
             GFP_KERNEL,
@@ -96,13 +125,22 @@ impl Device {
         &self.registers
     }
 
-    pub(crate) fn events(&self) -> &SpinLockIrq<EventList> {
+    pub(crate) fn events(&self) -> &MeasuredLock<EventList, SpinLockIrqBackend> {
         &self.events
+    }
+
+    /// How often the mutex that serialises process context was taken. Sleeps.
+    pub(crate) fn process_figures(&self) -> LockFigures {
+        self.process.figures()
     }
 
     /// Notified when an event came, or the device is gone.
     pub(crate) fn changed(&self) -> &PollCondVar {
         &self.changed
+    }
+
+    pub(crate) fn deferred(&self) -> &DeferredInjections {
+        &self.deferred
     }
 
     /// `ENODEV` if the device is gone. It may be by the time that the caller looks at this.
@@ -115,8 +153,8 @@ impl Device {
 
     /// Locks out all other process context, if the device is still there. Sleeps; `ERESTARTSYS` if
     /// a signal comes first, so this is what a call does before anything else that can be seen.
-    pub(crate) fn lock(&self) -> Result<MutexGuard<'_, Process>> {
-        let process = lock_interruptible(&self.process).map_err(|_| ERESTARTSYS)?;
+    pub(crate) fn lock(&self) -> Result<MeasuredGuard<'_, Process, MutexBackend>> {
+        let process = self.process.lock_interruptible().map_err(|_| ERESTARTSYS)?;
         self.check_present()?;
         Ok(process)
     }
@@ -129,15 +167,26 @@ impl Device {
     pub(crate) fn give_up(&self) {
         let drained = self.events.lock().set_gone();
         self.changed.notify_all();
+        self.restarted.notify_all();
         if let Some(drained) = drained {
             drained.complete_all();
         }
     }
 
-    /// Counts what went wrong, and logs it if it is the first of its kind. In any context.
-    pub(crate) fn note(&self, trouble: Trouble, what: fmt::Arguments<'_>) {
-        self.events.lock().count_trouble(trouble);
+    /// Counts and remembers what went wrong, with a ring or with the whole device, and logs it if it
+    /// is the first of its kind. In any context.
+    pub(crate) fn note(&self, trouble: Trouble, ring: Option<usize>, what: fmt::Arguments<'_>) {
+        let noticed = Noticed::now(trouble, ring);
+        self.events.lock().record_trouble(noticed);
+        trace::trouble(self.registers.device(), ring, trouble);
         self.told.tell(&self.registers, trouble, what);
+    }
+
+    /// Tells those who look on that events left the list unread. In any context.
+    pub(crate) fn tell_evicted(&self, evicted: Evicted) {
+        if evicted.count > 0 {
+            trace::evicted(self.registers.device(), evicted.count, evicted.early);
+        }
     }
 
     /// Tells those who wait that events came.
@@ -214,7 +263,7 @@ impl Device {
             return Err(EINVAL);
         }
         let mut spare = List::new();
-        {
+        let evicted = {
             // The sequence numbers go with the order in the list because the mutex is held over
             // both. The list's lock is not held while the node is allocated and, with `spare`,
             // freed.
@@ -228,10 +277,11 @@ impl Device {
                 flags: 0,
                 payload: event.payload,
             };
-            let node = Node::new(Entry::added(event.to_bytes()))?;
+            let node = Node::new(Entry::added(event.to_bytes()), GFP_KERNEL)?;
             process.next_sequence = process.next_sequence.wrapping_add(1);
-            self.events.lock().add(node, &mut spare);
-        }
+            self.events.lock().add(node, &mut spare)
+        };
+        self.tell_evicted(evicted);
         self.notify();
         Ok(())
     }
@@ -246,6 +296,81 @@ impl Device {
         self.registers.ring_doorbell(ring)
     }
 
+    /// When each ring is to interrupt. With the lock held, that stays so.
+    pub(crate) fn gathering(&self) -> &SpinLockIrq<[Gathering; MAX_RINGS]> {
+        &self.gathering
+    }
+
+    /// Lets a ring gather events before it interrupts. Sleeps while the device does not answer; that
+    /// ends, because the watchdog gives such a device up.
+    pub(crate) fn set_coalescing(&self, coalescing: &Coalescing) -> Result {
+        let ring = coalescing.ring as usize;
+        if ring >= self.rings
+            || coalescing.events > COALESCING_EVENTS_MAX
+            || coalescing.microseconds > COALESCING_MICROSECONDS_MAX
+            || coalescing.reserved != 0
+        {
+            return Err(EINVAL);
+        }
+        let wanted = Gathering {
+            events: coalescing.events,
+            microseconds: coalescing.microseconds,
+        };
+        loop {
+            let process = self.lock()?;
+            let mut gathering = self.gathering.lock();
+            // Before the device has it: from now on it is written whenever the ring is set up.
+            gathering[ring] = wanted;
+            let result = self.registers.set_gathering(ring, wanted);
+            drop(gathering);
+            drop(process);
+            match result {
+                Err(error) if error == EAGAIN => self.wait_for_answer()?,
+                result => return result,
+            }
+        }
+    }
+
+    /// Has the watchdog reset the device at its next look, and waits until it is set up anew. `EINTR` if
+    /// a signal comes first; the reset goes on.
+    pub(crate) fn reset(&self) -> Result {
+        let mut events = self.events.lock();
+        let reset = events.resets().ask();
+        let mut signal_pending = false;
+        loop {
+            if events.is_gone() {
+                return Err(ENODEV);
+            }
+            if events.resets().is_done(reset) {
+                return Ok(());
+            }
+            if signal_pending {
+                return Err(EINTR);
+            }
+            signal_pending = self.restarted.wait_interruptible(&mut events);
+        }
+    }
+
+    /// The device was set up anew. In any context.
+    pub(crate) fn note_restart(&self) {
+        let mut events = self.events.lock();
+        events.count_device_restart();
+        events.resets().finish();
+        drop(events);
+        self.restarted.notify_all();
+        trace::restart(self.registers.device(), None);
+    }
+
+    /// Waits until it is worth while to ask the device again. Not with the mutex held: readers need
+    /// no register.
+    fn wait_for_answer(&self) -> Result {
+        if current!().signal_pending() {
+            return Err(ERESTARTSYS);
+        }
+        fsleep(ANSWER_PAUSE);
+        Ok(())
+    }
+
     /// What the device and the driver counted. Sleeps while the device does not answer; that ends,
     /// because the watchdog gives such a device up.
     pub(crate) fn counters(&self) -> Result<Counters> {
@@ -253,11 +378,7 @@ impl Device {
             if let Some(counters) = self.try_counters()? {
                 return Ok(counters);
             }
-            if current!().signal_pending() {
-                return Err(ERESTARTSYS);
-            }
-            // Without the mutex: readers need no register.
-            fsleep(ANSWER_PAUSE);
+            self.wait_for_answer()?;
         }
     }
 

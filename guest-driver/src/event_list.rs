@@ -3,115 +3,57 @@
 //! The list of events that wait to be read, and what is counted about them.
 
 use kernel::{
-    list::{
-        define_list_arc_field_getter, impl_list_arc_safe, impl_list_item, List, ListArc,
-        ListArcField, ListLinks,
-    },
+    list::{List, ListArc},
     prelude::*,
     sync::{Arc, Completion},
 };
 
-use crate::{abi::event::EVENT_SIZE, trouble::Trouble, uapi::Counters};
+use crate::{
+    node::{Batch, Node, Origin},
+    reset::ResetRequests,
+    trouble::{History, Noticed},
+    uapi::{Counters, DEFERRED_MAX},
+};
 
-/// One event and its place in a list.
-#[pin_data]
-pub(crate) struct Node {
-    #[pin]
-    links: ListLinks,
-    entry: ListArcField<Entry>,
+/// How many free nodes there are when few events wait: good for a burst until more are made.
+const FREE: usize = 1024;
+/// With fewer free nodes than this, it is time to make some.
+const FREE_LOW: usize = 512;
+/// How many nodes are made at a time.
+const PORTION: usize = 128;
+
+/// How far the making of nodes is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Making {
+    /// There were enough.
+    Idle,
+    /// Somebody has queued the work, or is about to.
+    Queued,
+    /// There was no memory.
+    Failed,
 }
 
-/// An event and where it came from. The latter is not what the event itself says: the device may
-/// have put anything there.
-pub(crate) struct Entry {
-    origin: Origin,
-    pub(crate) bytes: [u8; EVENT_SIZE],
-}
-
-impl Entry {
-    /// An event from ring `ring`.
-    pub(crate) fn from_ring(ring: usize, bytes: [u8; EVENT_SIZE]) -> Self {
-        Self {
-            origin: Origin::Ring(ring),
-            bytes,
-        }
-    }
-
-    /// An event that a program added.
-    pub(crate) fn added(bytes: [u8; EVENT_SIZE]) -> Self {
-        Self {
-            origin: Origin::Added,
-            bytes,
-        }
-    }
-}
-
-/// Where an event came from.
-#[derive(Clone, Copy)]
-enum Origin {
-    /// Added by a program.
-    Added,
-    /// Taken from this ring.
-    Ring(usize),
-}
-
-impl_list_arc_safe! {
-    impl ListArcSafe<0> for Node { untracked; }
-}
-
-impl_list_item! {
-    impl ListItem<0> for Node { using ListLinks { self.links }; }
-}
-
-impl Node {
-    /// Allocates a node. May sleep.
-    pub(crate) fn new(entry: Entry) -> Result<ListArc<Self>> {
-        ListArc::pin_init(
-            try_pin_init!(Self {
-                links <- ListLinks::new(),
-                entry: ListArcField::new(entry),
-            }),
-            GFP_KERNEL,
-        )
-    }
-
-    /// Allocates `count` nodes for events to come. May sleep.
-    pub(crate) fn pool(count: usize) -> Result<List<Self>> {
-        let mut pool = List::new();
-        for _ in 0..count {
-            pool.push_back(Self::new(Entry::added([0; EVENT_SIZE]))?);
-        }
-        Ok(pool)
-    }
-
-    define_list_arc_field_getter! {
-        pub(crate) fn entry(&self) -> &Entry { entry }
-        pub(crate) fn entry_mut(&mut self) -> &mut Entry { entry }
-    }
-}
-
-/// What was taken from a ring at one go.
-#[derive(Default)]
-pub(crate) struct Batch {
-    /// Intact events, oldest first.
-    pub(crate) events: List<Node>,
-    /// Number of those.
+/// How many events had to leave the list unread.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Evicted {
+    /// All of them.
     pub(crate) count: usize,
-    /// How much was thrown away, because it was no event.
-    pub(crate) bad_checksum: u64,
-    /// How many of `events` have a number that does not rise.
-    pub(crate) out_of_order: u64,
+    /// Those of them that left although the list was not full, for want of a node.
+    pub(crate) early: usize,
 }
 
 /// The events of one device, oldest first, at most [`Counters::list_bound`] of them.
 ///
 /// Lives under the device's spinlock, which its doc describes, and so neither allocates, frees nor
-/// sleeps. Nodes only ever change places. There are `list_bound` of them in `free`, in `ready` and
-/// with readers together: whoever appends brings the nodes of its events along and gets as many
-/// back, from `free` or from under the oldest events.
+/// sleeps. Nodes only ever change places. There are `nodes` of them in `free`, in `ready` and with
+/// readers together, at most `list_bound`: whoever appends brings the nodes of its events along and
+/// gets as many back, from `free` or from under the oldest events. When few are free, others are made
+/// in process context and put there. An event that a program adds may leave its node here.
 pub(crate) struct EventList {
     ready: List<Node>,
     free: List<Node>,
+    nodes: usize,
+    making: Making,
     gone: bool,
     /// What those wait for, if there are any, who want to know when every event was read. The next
     /// ones get another.
@@ -119,14 +61,19 @@ pub(crate) struct EventList {
     /// All but what the device itself counts. Its `pending` is the events in `ready` and those
     /// with readers.
     counters: Counters,
+    history: History,
+    resets: ResetRequests,
 }
 
 impl EventList {
     /// An empty list. May sleep.
     pub(crate) fn new(rings: usize, list_bound: u32) -> Result<Self> {
+        let nodes = FREE.min(list_bound as usize);
         Ok(Self {
             ready: List::new(),
-            free: Node::pool(list_bound as usize)?,
+            free: Node::pool(nodes)?,
+            nodes,
+            making: Making::Idle,
             gone: false,
             drained: None,
             counters: Counters {
@@ -134,6 +81,8 @@ impl EventList {
                 list_bound,
                 ..Counters::default()
             },
+            history: History::new(),
+            resets: ResetRequests::default(),
         })
     }
 
@@ -179,9 +128,31 @@ impl EventList {
         add(&mut self.counters.status_interrupts, 1);
     }
 
-    /// Counts what went wrong.
-    pub(crate) fn count_trouble(&mut self, trouble: Trouble) {
-        trouble.count(&mut self.counters.faults);
+    /// Counts an injection that waits from now on. `EBUSY` if too many wait already.
+    pub(crate) fn defer(&mut self) -> Result {
+        if self.counters.deferred_pending >= u64::from(DEFERRED_MAX) {
+            return Err(EBUSY);
+        }
+        add(&mut self.counters.deferred, 1);
+        add(&mut self.counters.deferred_pending, 1);
+        Ok(())
+    }
+
+    /// Counts that the doorbell of such an injection was rung.
+    pub(crate) fn count_deferred_doorbell(&mut self) {
+        add(&mut self.counters.deferred_rung, 1);
+        subtract(&mut self.counters.deferred_pending, 1);
+    }
+
+    /// Counts and remembers what went wrong.
+    pub(crate) fn record_trouble(&mut self, noticed: Noticed) {
+        noticed.trouble.count(&mut self.counters.faults);
+        self.history.remember(noticed);
+    }
+
+    /// What went wrong lately.
+    pub(crate) fn history(&self) -> History {
+        self.history
     }
 
     /// Counts that a ring was set up anew.
@@ -194,22 +165,102 @@ impl EventList {
         add(&mut self.counters.faults.device_restarts, 1);
     }
 
+    /// What programs want to be reset.
+    pub(crate) fn resets(&mut self) -> &mut ResetRequests {
+        &mut self.resets
+    }
+
     /// Appends what was taken from ring `ring`. Puts a node into `spare` for each event.
-    pub(crate) fn receive(&mut self, ring: usize, batch: &mut Batch, spare: &mut List<Node>) {
+    pub(crate) fn receive(
+        &mut self,
+        ring: usize,
+        batch: &mut Batch,
+        spare: &mut List<Node>,
+    ) -> Evicted {
         if let Some(counters) = self.counters.ring.get_mut(ring) {
             add(&mut counters.received, batch.count as u64);
             add(&mut counters.bad_checksum, batch.bad_checksum);
             add(&mut counters.out_of_order, batch.out_of_order);
         }
-        self.append(&mut batch.events, batch.count, spare);
+        self.append(&mut batch.events, batch.count, spare)
     }
 
-    /// Appends one event that a program added. Puts a node into `spare`.
-    pub(crate) fn add(&mut self, event: ListArc<Node>, spare: &mut List<Node>) {
+    /// Appends one event that a program added. If there are as many nodes as there may be, puts one
+    /// into `spare`.
+    pub(crate) fn add(&mut self, event: ListArc<Node>, spare: &mut List<Node>) -> Evicted {
         let mut events = List::new();
         events.push_back(event);
         add(&mut self.counters.added, 1);
-        self.append(&mut events, 1, spare);
+        if self.nodes < self.bound() {
+            self.nodes += 1;
+            self.ready.push_all_back(&mut events);
+            add(&mut self.counters.pending, 1);
+            return Evicted::default();
+        }
+        self.append(&mut events, 1, spare)
+    }
+
+    /// Whether the caller is to queue the work that makes nodes, now that some were used.
+    pub(crate) fn wants_nodes(&mut self) -> bool {
+        let wants =
+            self.making == Making::Idle && self.nodes < self.bound() && self.free() < FREE_LOW;
+        if wants {
+            self.making = Making::Queued;
+        }
+        wants
+    }
+
+    /// Whether the caller is to queue that work once more, because there was no memory for it.
+    pub(crate) fn wants_nodes_again(&mut self) -> bool {
+        let wants = self.making == Making::Failed;
+        if wants {
+            self.making = Making::Queued;
+        }
+        wants
+    }
+
+    /// How many nodes that work is to make next. If none, it ends, and may be queued again.
+    pub(crate) fn next_portion(&mut self) -> usize {
+        let missing = FREE.saturating_sub(self.free());
+        let portion = match self.gone {
+            true => 0,
+            false => missing.min(self.bound() - self.nodes).min(PORTION),
+        };
+        if portion == 0 {
+            self.making = Making::Idle;
+        }
+        portion
+    }
+
+    /// Takes `nodes` for events to come, as many as there may be. Programs may have left some here
+    /// since it was said how many are wanted.
+    pub(crate) fn supply(&mut self, nodes: &mut List<Node>) {
+        while self.nodes < self.bound() {
+            let Some(node) = nodes.pop_front() else {
+                break;
+            };
+            self.free.push_back(node);
+            self.nodes += 1;
+        }
+    }
+
+    /// That work ends because there was no memory.
+    pub(crate) fn refill_failed(&mut self) {
+        self.making = Making::Failed;
+    }
+
+    /// How many nodes there are.
+    pub(crate) fn nodes(&self) -> usize {
+        self.nodes
+    }
+
+    /// How many nodes are free.
+    pub(crate) fn free(&self) -> usize {
+        self.nodes.saturating_sub(self.counters.pending as usize)
+    }
+
+    fn bound(&self) -> usize {
+        self.counters.list_bound as usize
     }
 
     /// Takes the oldest events out to be read, at most `count` of them. The reader gives each node
@@ -246,16 +297,25 @@ impl EventList {
         }
     }
 
-    fn append(&mut self, events: &mut List<Node>, count: usize, spare: &mut List<Node>) {
+    fn append(&mut self, events: &mut List<Node>, count: usize, spare: &mut List<Node>) -> Evicted {
         self.ready.push_all_back(events);
         add(&mut self.counters.pending, count as u64);
+        let mut evicted = Evicted::default();
         for _ in 0..count {
-            let node = self.free.pop_front().or_else(|| self.evict_oldest());
+            let node = self.free.pop_front().or_else(|| {
+                evicted.count += 1;
+                self.evict_oldest()
+            });
             // By the counts above there always is one: at worst, one of those just appended.
             if let Some(node) = node {
                 spare.push_back(node);
             }
         }
+        if self.nodes < self.bound() {
+            evicted.early = evicted.count;
+            add(&mut self.counters.evicted_early, evicted.early as u64);
+        }
+        evicted
     }
 
     fn evict_oldest(&mut self) -> Option<ListArc<Node>> {

@@ -21,13 +21,14 @@ use kernel::{
 
 use crate::{
     abi::event::EVENT_SIZE,
+    deferred,
     device::{Device, Process},
     device_list,
     kernel_additions::{
         kiocb::is_nonblocking,
         poll::{self, PollMiscDevice, POLLERR, POLLHUP, POLLIN, POLLRDNORM},
     },
-    uapi::{self, AddEvent, Counters},
+    uapi::{self, AddEvent, Coalescing, Counters, DeferredInjection},
 };
 
 /// Most events that a reader takes out of the list at a time: bounds how long it holds the
@@ -85,14 +86,8 @@ impl MiscDevice for OpenFile {
         device.check_present()?;
         let arg = UserPtr::from_addr(arg);
         match cmd {
-            uapi::ADD => {
-                let event: AddEvent = UserSlice::new(arg, size_of::<AddEvent>()).reader().read()?;
-                device.add(&event)?;
-            }
-            uapi::INJECT => {
-                let ring: u32 = UserSlice::new(arg, size_of::<u32>()).reader().read()?;
-                device.inject(ring)?;
-            }
+            uapi::ADD => device.add(&argument(arg)?)?,
+            uapi::INJECT => device.inject(argument(arg)?)?,
             uapi::COUNTERS => {
                 let counters = device.counters()?;
                 UserSlice::new(arg, size_of::<Counters>())
@@ -106,10 +101,10 @@ impl MiscDevice for OpenFile {
                     return Err(EAGAIN);
                 }
             }
-            uapi::WAIT_DRAINED => {
-                let milliseconds: u32 = UserSlice::new(arg, size_of::<u32>()).reader().read()?;
-                device.wait_drained(milliseconds)?;
-            }
+            uapi::WAIT_DRAINED => device.wait_drained(argument(arg)?)?,
+            uapi::SET_COALESCING => device.set_coalescing(&argument(arg)?)?,
+            uapi::INJECT_DEFERRED => deferred::inject(device, &argument(arg)?)?,
+            uapi::RESET => device.reset()?,
             _ => return Err(ENOTTY),
         }
         Ok(0)
@@ -121,6 +116,11 @@ impl MiscDevice for OpenFile {
         seq_print!(file, "evgen-events-read:\t{}\n", open.read.load(Relaxed));
         seq_print!(file, "evgen-sleeps:\t{}\n", open.sleeps.load(Relaxed));
     }
+}
+
+/// What the argument of an `ioctl` points to.
+fn argument<T: FromBytes>(arg: UserPtr) -> Result<T> {
+    UserSlice::new(arg, size_of::<T>()).reader().read()
 }
 
 impl PollMiscDevice for OpenFile {
@@ -143,6 +143,10 @@ impl PollMiscDevice for OpenFile {
 unsafe impl AsBytes for Counters {}
 // SAFETY: Any bit pattern is a valid value: there are only integers in it.
 unsafe impl FromBytes for AddEvent {}
+// SAFETY: As above.
+unsafe impl FromBytes for Coalescing {}
+// SAFETY: As above.
+unsafe impl FromBytes for DeferredInjection {}
 
 const _: () = assert!(
     size_of::<Counters>() == 2 * 4 + uapi::MAX_RINGS * 9 * 8 + 11 * 8 + 10 * 8 + uapi::FAULTS * 8,

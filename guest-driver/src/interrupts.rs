@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The interrupt handlers: one for each ring, one for the device's status.
+//! The interrupt handlers: one for each ring, one for the device's status. They run in hard-IRQ
+//! context or, if the module is told so, in threads; with PREEMPT_RT always in threads.
 
 use kernel::{
     device::Bound,
-    irq::{self, Flags, IrqReturn, Registration},
+    irq::{self, Flags, IrqReturn, Registration, ThreadedRegistration},
     pci::{self, IrqType, IrqTypes, IrqVectorRegistration},
     prelude::*,
     sync::Arc,
@@ -13,6 +14,7 @@ use kernel::{
 use crate::{
     abi::identity::{ring_vector, status_vector, vector_count, MAX_RINGS},
     rings::Rings,
+    threaded_handlers,
 };
 
 /// What `/proc/interrupts` calls the vectors of the rings.
@@ -30,8 +32,8 @@ const RING_NAMES: [&CStr; MAX_RINGS] = [
 /// The vectors of one device with their handlers.
 pub(crate) struct Interrupts<'bound> {
     // Dropped in this order: each handler needs its vector.
-    _rings: KVec<Pin<KBox<Registration<'bound, RingInterrupt>>>>,
-    _status: Pin<KBox<Registration<'bound, StatusInterrupt>>>,
+    _rings: KVec<Registered<'bound, RingInterrupt>>,
+    _status: Registered<'bound, StatusInterrupt>,
     _vectors: KBox<IrqVectorRegistration<'bound>>,
 }
 
@@ -53,19 +55,15 @@ impl<'bound> Interrupts<'bound> {
         let mut handlers = KVec::with_capacity(ring_count, GFP_KERNEL)?;
         for (index, name) in RING_NAMES.into_iter().enumerate().take(ring_count) {
             let rings = rings.clone();
-            let handler = RingInterrupt { rings, index };
-            let registration = register(borrowed, ring_vector(index), name, handler)?;
-            handlers.push(registration, GFP_KERNEL)?;
+            let interrupt = RingInterrupt { rings, index };
+            let registered = Registered::new(borrowed, ring_vector(index), name, interrupt)?;
+            handlers.push(registered, GFP_KERNEL)?;
         }
-        let handler = StatusInterrupt {
+        let interrupt = StatusInterrupt {
             rings: rings.clone(),
         };
-        let status = register(
-            borrowed,
-            status_vector(ring_count),
-            c"evgen-status",
-            handler,
-        )?;
+        let vector = status_vector(ring_count);
+        let status = Registered::new(borrowed, vector, c"evgen-status", interrupt)?;
         Ok(Self {
             _rings: handlers,
             _status: status,
@@ -74,49 +72,89 @@ impl<'bound> Interrupts<'bound> {
     }
 }
 
-/// Registers the handler of one vector.
-fn register<'a, H: irq::Handler + 'a>(
-    vectors: &'a IrqVectorRegistration<'a>,
-    vector: usize,
-    name: &'static CStr,
-    handler: H,
-) -> Result<Pin<KBox<Registration<'a, H>>>> {
-    let request = vectors.index(vector)?.into();
-    // SAFETY: What this returns goes into `Interrupts` or is dropped, never forgotten.
-    let registration =
-        unsafe { Registration::new(request, Flags::TRIGGER_NONE, name, Ok(handler)) };
-    KBox::pin_init(registration, GFP_KERNEL)
+/// What is to be done about the interrupts of one vector.
+trait Interrupt: Sync {
+    /// Does it. In the context of the handler.
+    fn serve(&self);
 }
 
-/// The handler of one ring's vector.
+/// The registered handler of one vector.
+enum Registered<'a, I: Interrupt> {
+    /// In hard-IRQ context, unless the kernel has threads for all.
+    Hard(#[expect(dead_code, reason = "to be dropped")] Pin<KBox<Registration<'a, Handler<I>>>>),
+    /// In a thread of its own.
+    Threaded(
+        #[expect(dead_code, reason = "to be dropped")]
+        Pin<KBox<ThreadedRegistration<'a, Handler<I>>>>,
+    ),
+}
+
+impl<'a, I: Interrupt + 'a> Registered<'a, I> {
+    fn new(
+        vectors: &'a IrqVectorRegistration<'a>,
+        vector: usize,
+        name: &'static CStr,
+        interrupt: I,
+    ) -> Result<Self> {
+        let request = vectors.index(vector)?.into();
+        let (flags, handler) = (Flags::TRIGGER_NONE, Ok(Handler(interrupt)));
+        // SAFETY, for both: What this returns goes into `Interrupts` or is dropped, never forgotten.
+        if threaded_handlers() {
+            // SAFETY: See above.
+            let registration = unsafe { ThreadedRegistration::new(request, flags, name, handler) };
+            Ok(Self::Threaded(KBox::pin_init(registration, GFP_KERNEL)?))
+        } else {
+            // SAFETY: See above.
+            let registration = unsafe { Registration::new(request, flags, name, handler) };
+            Ok(Self::Hard(KBox::pin_init(registration, GFP_KERNEL)?))
+        }
+    }
+}
+
+/// The handler of one vector.
+struct Handler<I>(I);
+
+impl<I: Interrupt> irq::Handler for Handler<I> {
+    fn handle(&self) -> IrqReturn {
+        self.0.serve();
+        // Even if there was nothing to be done: the vector is nobody else's.
+        IrqReturn::Handled
+    }
+}
+
+impl<I: Interrupt> irq::ThreadedHandler for Handler<I> {
+    fn handle_threaded(&self) -> IrqReturn {
+        self.0.serve();
+        IrqReturn::Handled
+    }
+}
+
+/// The interrupts of one ring's vector.
 struct RingInterrupt {
     rings: Arc<Rings>,
     index: usize,
 }
 
-impl irq::Handler for RingInterrupt {
+impl Interrupt for RingInterrupt {
     /// Takes what waits in the ring over into the device's list. One that finds nothing is counted,
     /// and does no harm: messages merge on their way, and a device may raise an interrupt for
     /// nothing, or late.
-    fn handle(&self) -> IrqReturn {
+    fn serve(&self) {
         self.rings.interrupt(self.index);
-        IrqReturn::Handled
     }
 }
 
-/// The handler of the status vector.
+/// The interrupts of the status vector.
 struct StatusInterrupt {
     rings: Arc<Rings>,
 }
 
-impl irq::Handler for StatusInterrupt {
+impl Interrupt for StatusInterrupt {
     /// Lets the device tell of the next change, and asks the watchdog to see to what this one is
-    /// about.
-    fn handle(&self) -> IrqReturn {
+    /// about. There may be no cause: this one may come from a change that the last one saw already.
+    fn serve(&self) {
         let device = self.rings.device();
         device.events().lock().count_status_interrupt();
         self.rings.look_at_status();
-        // Also without a cause: this run may come from a change that the last one saw already.
-        IrqReturn::Handled
     }
 }

@@ -15,13 +15,18 @@ use kernel::{
 
 use crate::{
     abi::identity::{DEVICE_ID, VENDOR_ID},
+    debugfs,
+    deferred::DeferredEnd,
     device::Device,
     device_list::Listed,
     file::OpenFile,
     interrupts::Interrupts,
-    list_bound,
+    kernel_additions::pci::{is_disconnected, is_translated},
+    list_bound, quarantine,
+    refill::{Refill, RefillEnd},
     registers::Registers,
     reset::Reset,
+    ring_size,
     rings::Rings,
     watchdog::Watchdog,
 };
@@ -46,15 +51,19 @@ kernel::pci_device_table!(
 /// A device that we drive: all that ends when it goes.
 #[pin_data]
 pub(crate) struct Driven<'bound> {
-    // Dropped in this order: nobody sets the device up any more; it falls silent; its name is free;
+    // Dropped in this order: nobody rings its doorbells any more; nobody sets it up; it falls silent; its name is free;
     // the list forgets it; its handlers are freed, and with the last of them the memory that it
-    // wrote to. The handlers may run until then, but none of them lets the device do anything.
+    // wrote to; the work that they queued ends. The handlers may run until then, but none of them
+    // lets the device do anything.
+    _deferred: DeferredEnd,
     _watchdog: ArcHrTimerHandle<Watchdog>,
     _silence: SilenceOnDrop<'bound>,
     #[pin]
     _file: MiscDeviceRegistration<OpenFile>,
+    _debugfs: debugfs::Files,
     _listed: Listed,
     _interrupts: Interrupts<'bound>,
+    _refill: RefillEnd,
     device: Arc<Device>,
 }
 
@@ -77,10 +86,17 @@ impl pci::Driver for EvgenDriver {
             Reset::new(shape.rings)
                 .finish(&registers)
                 .inspect_err(|error| dev_err!(pdev, "the device takes no reset: {error:?}\n"))?;
+            quarantine::release(pdev.as_ref().name());
             pdev.set_master();
 
             let device = Device::new(registers, shape.rings, list_bound())?;
-            let rings = Rings::new(pdev.as_ref(), device.clone(), shape.ring_size_max)?;
+            let refill = Refill::new(device.clone())?;
+            let rings = Rings::new(
+                pdev.as_ref(),
+                device.clone(),
+                refill.clone(),
+                shape.ring_size_max.min(ring_size()),
+            )?;
             let watchdog = Watchdog::new(rings.clone())?;
             let interrupts = Interrupts::new(pdev, &rings)?;
             let listed = Listed::new(device.clone())
@@ -90,8 +106,11 @@ impl pci::Driver for EvgenDriver {
             // What fails after a field was made drops it, and the later ones before the earlier.
             Ok(try_pin_init!(Driven {
                 device,
+                _refill: RefillEnd(refill),
                 _interrupts: interrupts,
                 _listed: listed,
+                _debugfs: debugfs::Files::new(name, &rings)?,
+                _deferred: DeferredEnd(device.clone()),
                 _file <- MiscDeviceRegistration::register(MiscDeviceOptions { name }),
                 _silence: SilenceOnDrop { pdev, rings: rings.clone() },
                 _: {
@@ -138,7 +157,7 @@ fn bring_up(rings: &Rings) -> Result {
     result
 }
 
-/// Silences the device when dropped: after that it writes no memory.
+/// Silences the device when dropped: after that it writes no memory that is not its own.
 struct SilenceOnDrop<'bound> {
     pdev: &'bound pci::Device<Bound>,
     rings: Arc<Rings>,
@@ -146,20 +165,28 @@ struct SilenceOnDrop<'bound> {
 
 impl Drop for SilenceOnDrop<'_> {
     fn drop(&mut self) {
-        let device = self.rings.device();
-        if Reset::new(device.rings())
-            .finish(device.registers())
-            .is_ok()
-            || stop_bus_master(self.pdev).is_ok()
-        {
+        if is_disconnected(self.pdev) || self.silence().is_ok() || is_translated(self.pdev) {
             return;
         }
-        // It is gone from the bus, and might come back as it went: writing to the rings.
         dev_warn!(
             self.pdev,
-            "the device cannot be silenced; the memory of its rings is never freed\n"
+            "the device cannot be silenced; the memory of its rings is kept until it is back\n"
         );
-        core::mem::forget(self.rings.clone());
+        quarantine::keep(self.rings.clone());
+    }
+}
+
+impl SilenceOnDrop<'_> {
+    /// Resets the device, or forbids it to be bus master. Waits for it for up to a second, but not if
+    /// it is gone from the bus, for whoever removes devices then holds up all others of the bus.
+    fn silence(&self) -> Result {
+        let device = self.rings.device();
+        if device.registers().health().is_gone() && !quarantine::is_ending() {
+            return Err(EIO);
+        }
+        Reset::new(device.rings())
+            .finish(device.registers())
+            .or_else(|_| stop_bus_master(self.pdev))
     }
 }
 

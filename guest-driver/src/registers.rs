@@ -25,8 +25,9 @@ use crate::{
 ///
 /// No lock: each access is a single one of the width that the register has, and what must not be
 /// interleaved is kept apart by who does it. Setting up and resetting belong to probe, then to the
-/// watchdog, then, when that has ended, to removal. The rest can be done by anybody at any time:
-/// each is a single read or an order that stands for itself.
+/// watchdog, then, when that has ended, to removal; only when rings interrupt is for programs too, and
+/// has a lock, `Device::gathering`. The rest can be done by anybody at any time: each is a single read
+/// or an order that stands for itself.
 ///
 /// May outlive the device; each access then fails with `ENODEV`. A device that does not answer for a
 /// while shows in what is read: all ones. Whoever sets the device up reads back what it wrote,
@@ -39,6 +40,25 @@ pub(crate) struct Shape {
     pub(crate) rings: usize,
     /// Most descriptors that a ring can have.
     pub(crate) ring_size_max: u16,
+}
+
+/// When a ring interrupts. As it is after a reset: for every event.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Gathering {
+    /// How many events are worth an interrupt.
+    pub(crate) events: u32,
+    /// After how many microseconds fewer are worth one too.
+    pub(crate) microseconds: u32,
+}
+
+impl Gathering {
+    /// For how many microseconds events may rightly wait without an interrupt.
+    pub(crate) fn longest_wait(self) -> u32 {
+        match self.events {
+            0 | 1 => 0,
+            _ => self.microseconds,
+        }
+    }
 }
 
 /// What the device counts for one ring.
@@ -169,12 +189,19 @@ impl Registers {
 
     /// Turns ring `ring`, which is off, on. `EIO` if the device will not have it, `EAGAIN` if it
     /// does not take it now.
-    pub(crate) fn turn_on(&self, ring: usize, size: u16, at: &Addresses) -> Result {
+    pub(crate) fn turn_on(
+        &self,
+        ring: usize,
+        size: u16,
+        at: &Addresses,
+        gathering: Gathering,
+    ) -> Result {
         self.write32(Register::RingSize, ring, u32::from(size))?;
         self.write64(Register::RingDescriptors, ring, at.descriptors)?;
         self.write64(Register::RingAvailable, ring, at.available)?;
         self.write64(Register::RingUsed, ring, at.used)?;
         self.write32(Register::RingFeatures, ring, RING_FEATURE_EVENT_INDEX)?;
+        self.set_gathering(ring, gathering)?;
         // A device that was busy or gone for just one of these would write to wherever it believes.
         if !self.ring_is_laid_out(ring, size, at)? {
             return Err(EAGAIN);
@@ -195,6 +222,20 @@ impl Registers {
             && self.read64(Register::RingAvailable, ring)? == at.available
             && self.read64(Register::RingUsed, ring)? == at.used
             && self.read32(Register::RingFeatures, ring)? == RING_FEATURE_EVENT_INDEX)
+    }
+
+    /// Has ring `ring` gather events before it interrupts. `EAGAIN` if the device does not take that
+    /// now.
+    pub(crate) fn set_gathering(&self, ring: usize, gathering: Gathering) -> Result {
+        self.write32(Register::RingCoalesceCount, ring, gathering.events)?;
+        self.write32(Register::RingCoalesceTime, ring, gathering.microseconds)?;
+        if self.read32(Register::RingCoalesceCount, ring)? == gathering.events
+            && self.read32(Register::RingCoalesceTime, ring)? == gathering.microseconds
+        {
+            Ok(())
+        } else {
+            Err(EAGAIN)
+        }
     }
 
     /// Turns ring `ring` off: what is made for it from now on counts as dropped, and its used ring

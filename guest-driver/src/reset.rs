@@ -22,6 +22,45 @@ pub(crate) struct Reset {
     asked: bool,
 }
 
+/// The resets that programs ask for, and how far they are. Those that ask before one begins share it.
+#[derive(Default)]
+pub(crate) struct ResetRequests {
+    wanted: bool,
+    /// Resets that were begun because of a request.
+    begun: u64,
+    /// How many of those were begun when the device was last set up anew.
+    done: u64,
+}
+
+/// The reset that somebody asked for.
+#[derive(Clone, Copy)]
+pub(crate) struct RequestedReset(u64);
+
+impl ResetRequests {
+    /// Asks for a reset that begins from now on.
+    pub(crate) fn ask(&mut self) -> RequestedReset {
+        self.wanted = true;
+        RequestedReset(self.begun.wrapping_add(1))
+    }
+
+    /// Whether one is wanted, which the caller begins now.
+    pub(crate) fn begin(&mut self) -> bool {
+        let begins = core::mem::take(&mut self.wanted);
+        self.begun = self.begun.wrapping_add(u64::from(begins));
+        begins
+    }
+
+    /// The device was set up anew, after whatever reset.
+    pub(crate) fn finish(&mut self) {
+        self.done = self.begun;
+    }
+
+    /// Whether the device was set up anew after that reset.
+    pub(crate) fn is_done(&self, reset: RequestedReset) -> bool {
+        self.done >= reset.0
+    }
+}
+
 /// How far a [`Reset`] is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Progress {

@@ -18,7 +18,7 @@ use kernel::{
 use crate::abi::event::EVENT_SIZE;
 
 /// Most descriptors that we give a ring.
-const MAX_SIZE: usize = 256;
+pub(crate) const MAX_SIZE: usize = 256;
 
 /// VIRTIO 1.3 §2.7.5, `VIRTQ_DESC_F_WRITE`: the buffer is for the device to write.
 const DESCRIPTOR_WRITE: u16 = 2;
@@ -28,6 +28,24 @@ pub(crate) struct Addresses {
     pub(crate) descriptors: DmaAddress,
     pub(crate) available: DmaAddress,
     pub(crate) used: DmaAddress,
+}
+
+/// How far driver and device are with a ring, modulo 2^16.
+#[derive(Clone, Copy)]
+pub(crate) struct Indices {
+    /// Elements that the driver took from the used ring.
+    pub(crate) taken: u16,
+    /// Buffers that the device knows of.
+    pub(crate) offered: u16,
+    /// Elements that the device put into the used ring, or so it says.
+    pub(crate) used: u16,
+}
+
+impl Indices {
+    /// Events that wait in the ring, or so the device says.
+    pub(crate) fn waiting(self) -> u16 {
+        self.used.wrapping_sub(self.taken)
+    }
 }
 
 /// What the device did that it must never do. The ring is not to be used until it was turned off and
@@ -77,11 +95,12 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    /// Allocates a ring of at most `size_max` descriptors, all of them offered to the device.
-    pub(crate) fn new(dev: &Device<Bound>, size_max: u16) -> Result<Self> {
+    /// Allocates a ring of `size` descriptors, all of them offered to the device. A power of two up to
+    /// [`MAX_SIZE`].
+    pub(crate) fn new(dev: &Device<Bound>, size: u16) -> Result<Self> {
         let mut ring = Self {
             memory: Coherent::zeroed(dev, GFP_KERNEL)?,
-            size: size_max.min(MAX_SIZE as u16),
+            size,
             taken: 0,
             ready: 0,
             offered: 0,
@@ -125,6 +144,15 @@ impl Ring {
         }
     }
 
+    /// How far driver and device are.
+    pub(crate) fn indices(&self) -> Indices {
+        Indices {
+            taken: self.taken,
+            offered: self.offered,
+            used: u16::from_le(io_read!(self.memory, .used.index)),
+        }
+    }
+
     /// How many events wait in the ring.
     pub(crate) fn waiting(&self) -> Result<u16, Fault> {
         let index = u16::from_le(io_read!(self.memory, .used.index));
@@ -161,7 +189,8 @@ impl Ring {
     /// Asks for an interrupt when the next event comes (§2.7.7.2). One that came before this says
     /// nothing, so the caller must look for events once more.
     pub(crate) fn ask_for_interrupt(&mut self) {
-        io_write!(self.memory, .available.used_event, self.taken.to_le());
+        let after_ring = usize::from(self.size).min(MAX_SIZE);
+        io_write!(self.memory, .available.ring[panic: after_ring], self.taken.to_le());
         // Either the device sees this when it moves the used index, or we see the index when we look
         // again: each side writes, and then reads what the other wrote.
         dma_mb(Full);
@@ -249,8 +278,8 @@ struct Descriptor {
 struct Available {
     flags: u16,
     index: u16,
-    ring: [u16; MAX_SIZE],
-    used_event: u16,
+    /// And right after the elements of the ring, however many it has, `used_event`.
+    ring: [u16; MAX_SIZE + 1],
     _padding: u16,
 }
 

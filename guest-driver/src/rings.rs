@@ -9,25 +9,28 @@ use kernel::{
     list::List,
     new_spinlock_irq,
     prelude::*,
-    sync::{Arc, SpinLockIrq},
+    sync::{lock::spinlock::SpinLockIrqBackend, Arc},
 };
 
 use crate::{
-    abi::{
-        event::{Event, EVENT_SIZE, FLAG_ACKNOWLEDGE, SOURCES, SOURCE_DRIVER},
-        registers::cause_error,
-    },
+    abi::registers::cause_error,
     device::Device,
-    event_list::{Batch, Entry, Node},
+    measured_lock::{LockFigures, Measured, MeasuredLock},
+    node::{Batch, Node},
+    refill::Refill,
     registers::Registers,
-    ring::{Fault, Ring},
+    ring::Ring,
+    service::{Service, Snapshot, State, Taken},
+    trace,
     trouble::Trouble,
+    watchdog::PERIOD_MICROSECONDS,
 };
 
 /// The rings of one device, as its interrupt handlers and its watchdog share them. Their memory lives
 /// here, so the device must have been silenced when the last of those lets go.
 pub(crate) struct Rings {
     device: Arc<Device>,
+    refill: Arc<Refill>,
     rings: KVec<Pin<KBox<Serviced>>>,
 }
 
@@ -41,63 +44,51 @@ struct Serviced {
     /// Lock order: outermost but for the watchdog's own; no two rings' at a time; the device's
     /// `events` is taken inside.
     #[pin]
-    service: SpinLockIrq<Service>,
-}
-
-/// A ring in service.
-struct Service {
-    index: usize,
-    ring: Ring,
-    state: State,
-    /// Events waited at the watchdog's last look, and none was taken since.
-    waited: bool,
-    /// The highest number among the events of each source.
-    highest: [Option<u64>; SOURCES],
-    /// A node for each event that can wait in the ring, so that none need be found for it then.
-    spare: List<Node>,
-}
-
-/// Whether a ring is used.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// It is.
-    InUse,
-    /// Something was wrong with it, or it was not set up yet. It is not looked at until the watchdog
-    /// has set it up.
-    Suspended,
-    /// It was wrong even when it had been turned off. It is never looked at again.
-    Lost,
+    service: MeasuredLock<Service, SpinLockIrqBackend>,
 }
 
 impl Rings {
-    /// Allocates all rings of a device, none of which the device knows of yet. Sleeps.
+    /// Allocates all rings of a device, of `size` descriptors each, none of which the device knows of
+    /// yet. Sleeps.
     pub(crate) fn new(
         dev: &device::Device<Bound>,
         device: Arc<Device>,
-        size_max: u16,
+        refill: Arc<Refill>,
+        size: u16,
     ) -> Result<Arc<Self>> {
         let mut rings = KVec::with_capacity(device.rings(), GFP_KERNEL)?;
         for index in 0..device.rings() {
-            let ring = Ring::new(dev, size_max)?;
-            let service = Service {
-                index,
-                spare: Node::pool(usize::from(ring.size()))?,
-                ring,
-                state: State::Suspended,
-                waited: false,
-                highest: [None; SOURCES],
-            };
+            let service = Service::new(index, Ring::new(dev, size)?)?;
             let serviced = pin_init!(Serviced {
-                service <- new_spinlock_irq!(service, "evgen::ring"),
+                service <- MeasuredLock::new(
+                    new_spinlock_irq!(Measured::new(service), "evgen::ring")
+                ),
             });
             rings.push(KBox::pin_init(serviced, GFP_KERNEL)?, GFP_KERNEL)?;
         }
-        Ok(Arc::new(Self { device, rings }, GFP_KERNEL)?)
+        let rings = Self {
+            device,
+            refill,
+            rings,
+        };
+        Ok(Arc::new(rings, GFP_KERNEL)?)
     }
 
     /// The device that they belong to.
     pub(crate) fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// What each ring is like. In any context.
+    pub(crate) fn snapshots(&self) -> impl Iterator<Item = Snapshot> + '_ {
+        self.rings
+            .iter()
+            .map(|serviced| serviced.service.lock().snapshot())
+    }
+
+    /// How often the lock of each ring was taken. In any context.
+    pub(crate) fn lock_figures(&self) -> impl Iterator<Item = LockFigures> + '_ {
+        self.rings.iter().map(|serviced| serviced.service.figures())
     }
 
     /// Sets up all rings of a device that is off, and lets it run. What the device had put into them
@@ -129,6 +120,7 @@ impl Rings {
             State::Suspended | State::Lost => Taken::default(),
         };
         drop(service);
+        trace::interrupt(self.registers().device(), index, taken.events);
         self.device
             .events()
             .lock()
@@ -150,8 +142,17 @@ impl Rings {
             serviced.service.lock().suspend();
             self.device.note(
                 Trouble::RingError,
+                Some(index),
                 fmt!("ring {index} is in the error state, and will be set up anew"),
             );
+        }
+    }
+
+    /// Has nodes made once more if there was no memory for them. In any context.
+    pub(crate) fn refill_again(&self) {
+        let wants_nodes = self.device.events().lock().wants_nodes_again();
+        if wants_nodes {
+            Refill::queue(&self.refill);
         }
     }
 
@@ -164,8 +165,8 @@ impl Rings {
             let mut lost = false;
             if service.state == State::InUse {
                 match service.ring.waiting() {
-                    Ok(0) => service.waited = false,
-                    Ok(_) if !service.waited => service.waited = true,
+                    Ok(0) => service.waited = 0,
+                    Ok(_) if service.waited < self.patience(index) => service.waited += 1,
                     Ok(_) => {
                         lost = true;
                         taken = self.take_all(&mut service);
@@ -179,6 +180,7 @@ impl Rings {
             if lost {
                 self.device.note(
                     Trouble::LostInterrupt,
+                    Some(index),
                     fmt!("ring {index}: events waited, and no interrupt told of them"),
                 );
             }
@@ -189,6 +191,13 @@ impl Rings {
         }
     }
 
+    /// At how many looks in a row events may wait in a ring until one at which they still do means that
+    /// their interrupt was lost.
+    fn patience(&self, index: usize) -> u32 {
+        let wait = self.device.gathering().lock()[index].longest_wait();
+        1 + wait.div_ceil(PERIOD_MICROSECONDS)
+    }
+
     /// Turns a ring off and sets it up anew. If the device does not take that now, the next look
     /// tries again.
     fn restart(&self, index: usize) {
@@ -196,7 +205,10 @@ impl Rings {
             return;
         }
         match self.set_up(index) {
-            Ok(()) => self.device.events().lock().count_ring_restart(),
+            Ok(()) => {
+                self.device.events().lock().count_ring_restart();
+                trace::restart(self.registers().device(), Some(index));
+            }
             Err(error) if error == EIO => self.lose(index, fmt!("the device refuses it")),
             Err(_) => {}
         }
@@ -220,11 +232,15 @@ impl Rings {
             return Ok(());
         }
         service.state = State::Suspended;
-        service.waited = false;
+        service.waited = 0;
         service.ring.begin();
         // Under the lock, for the first event can come before this returns.
         let (size, addresses) = (service.ring.size(), service.ring.addresses());
-        let result = self.registers().turn_on(index, size, &addresses);
+        let gathering = self.device.gathering().lock();
+        let result = self
+            .registers()
+            .turn_on(index, size, &addresses, gathering[index]);
+        drop(gathering);
         if result.is_ok() {
             service.state = State::InUse;
         }
@@ -239,6 +255,7 @@ impl Rings {
         }
         self.device.note(
             Trouble::RingLost,
+            Some(index),
             fmt!("ring {index} stays off from now on: {why}"),
         );
     }
@@ -246,7 +263,7 @@ impl Rings {
     /// Takes all that is in a ring over into the device's list, also what comes meanwhile. The next
     /// event after this interrupts. A ring with a fault is suspended.
     fn take_all(&self, service: &mut Service) -> Taken {
-        let (index, size) = (service.index, usize::from(service.ring.size()));
+        let (index, size) = (service.index(), usize::from(service.ring.size()));
         let mut taken = Taken::default();
         let result = loop {
             let waiting = match service.ring.waiting() {
@@ -254,16 +271,14 @@ impl Rings {
                 Ok(waiting) => waiting,
                 Err(fault) => break Err(fault),
             };
-            service.waited = false;
+            service.waited = 0;
             let mut batch = Batch::default();
             let result = service.take(waiting, &mut batch, || {
                 // If this fails, the device is gone, and nobody measures any more.
                 let _ = self.registers().acknowledge(index);
             });
             taken.add(&batch);
-            let mut events = self.device.events().lock();
-            events.receive(index, &mut batch, &mut service.spare);
-            drop(events);
+            self.append(index, &mut batch, &mut service.spare);
             if result.is_err() {
                 break result;
             }
@@ -283,6 +298,18 @@ impl Rings {
         taken
     }
 
+    /// Appends what was taken to the device's list, and has nodes made if few are left there.
+    fn append(&self, index: usize, batch: &mut Batch, spare: &mut List<Node>) {
+        let mut events = self.device.events().lock();
+        let evicted = events.receive(index, batch, spare);
+        let wants_nodes = events.wants_nodes();
+        drop(events);
+        if wants_nodes {
+            Refill::queue(&self.refill);
+        }
+        self.device.tell_evicted(evicted);
+    }
+
     /// Tells whom it concerns what was taken. With no ring's lock held.
     fn tell(&self, index: usize, taken: &Taken) {
         if taken.events > 0 {
@@ -290,84 +317,11 @@ impl Rings {
         }
         if let Some(fault) = taken.fault {
             self.device
-                .note(fault.into(), fmt!("ring {index}: {fault}"));
+                .note(fault.into(), Some(index), fmt!("ring {index}: {fault}"));
         }
     }
 
     fn registers(&self) -> &Registers {
         self.device.registers()
-    }
-}
-
-impl Service {
-    /// Takes `waiting` events into `batch`, and calls `acknowledge` for each that asks for that.
-    fn take(
-        &mut self,
-        waiting: u16,
-        batch: &mut Batch,
-        mut acknowledge: impl FnMut(),
-    ) -> Result<(), Fault> {
-        for _ in 0..waiting {
-            let bytes = self.ring.take()?;
-            let Some(rises) = self.accept(&bytes, &mut acknowledge) else {
-                batch.bad_checksum += 1;
-                continue;
-            };
-            batch.out_of_order += u64::from(!rises);
-            // There always is one: see `spare`.
-            if let Some(mut node) = self.spare.pop_front() {
-                *node.entry_mut() = Entry::from_ring(self.index, bytes);
-                batch.events.push_back(node);
-                batch.count += 1;
-            }
-        }
-        Ok(())
-    }
-
-    /// Looks into what the device wrote. `None` if that is no event; otherwise whether its number is
-    /// higher than those before.
-    fn accept(&mut self, bytes: &[u8; EVENT_SIZE], acknowledge: impl FnOnce()) -> Option<bool> {
-        let event = Event::from_bytes(bytes)?;
-        if event.source == SOURCE_DRIVER {
-            return None;
-        }
-        let highest = self.highest.get_mut(usize::from(event.source))?;
-        if event.flags & FLAG_ACKNOWLEDGE != 0 {
-            acknowledge();
-        }
-        let rises = highest.is_none_or(|highest| event.sequence > highest);
-        if rises {
-            *highest = Some(event.sequence);
-        }
-        Some(rises)
-    }
-
-    fn suspend(&mut self) {
-        if self.state == State::InUse {
-            self.state = State::Suspended;
-        }
-    }
-}
-
-/// What was taken from a ring.
-#[derive(Default)]
-struct Taken {
-    events: usize,
-    thrown_away: u64,
-    fault: Option<Fault>,
-}
-
-impl Taken {
-    fn add(&mut self, batch: &Batch) {
-        self.events = self.events.wrapping_add(batch.count);
-        self.thrown_away = self.thrown_away.wrapping_add(batch.bad_checksum);
-    }
-
-    fn count(&self) -> usize {
-        self.events.wrapping_add(self.thrown_away as usize)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.count() == 0 && self.fault.is_none()
     }
 }

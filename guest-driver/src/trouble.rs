@@ -2,7 +2,12 @@
 
 //! What can go wrong with a device, as it is counted and logged.
 
-use kernel::{fmt, prelude::*, print::OnceLite};
+use kernel::{
+    fmt,
+    prelude::*,
+    print::OnceLite,
+    time::{ClockSource, Monotonic},
+};
 
 use crate::{registers::Registers, ring::Fault, uapi::FaultCounters};
 
@@ -43,9 +48,25 @@ impl Trouble {
             Self::Hang => &mut counters.hangs,
             Self::StuckBusy => &mut counters.stuck_busy,
             Self::Unreachable => &mut counters.unreachable,
-            Self::RingError | Self::RingLost => return,
+            Self::RingLost => &mut counters.rings_lost,
+            Self::RingError => return,
         };
         *counter = counter.wrapping_add(1);
+    }
+
+    /// Its name, for those who look at the driver.
+    pub(crate) fn name(self) -> &'static CStr {
+        match self {
+            Self::LostInterrupt => c"lost interrupt",
+            Self::BadIndex => c"bad index",
+            Self::BadElement => c"bad element",
+            Self::SelfReset => c"self reset",
+            Self::Hang => c"hang",
+            Self::StuckBusy => c"stuck busy",
+            Self::Unreachable => c"unreachable",
+            Self::RingError => c"ring error",
+            Self::RingLost => c"ring lost",
+        }
     }
 }
 
@@ -55,6 +76,60 @@ impl From<Fault> for Trouble {
             Fault::UsedIndex { .. } => Self::BadIndex,
             Fault::UsedElement { .. } => Self::BadElement,
         }
+    }
+}
+
+/// A trouble that was noticed.
+#[derive(Clone, Copy)]
+pub(crate) struct Noticed {
+    /// Nanoseconds of the kernel's monotonic time.
+    pub(crate) at: i64,
+    pub(crate) trouble: Trouble,
+    /// The ring that it is about; `None` if it is about the whole device.
+    pub(crate) ring: Option<usize>,
+}
+
+impl Noticed {
+    /// Just noticed. In any context.
+    pub(crate) fn now(trouble: Trouble, ring: Option<usize>) -> Self {
+        Self {
+            at: Monotonic::ktime_get(),
+            trouble,
+            ring,
+        }
+    }
+}
+
+/// How many troubles are remembered.
+const REMEMBERED: usize = 32;
+
+/// The last troubles of one device: a device can cause any number of them.
+#[derive(Clone, Copy)]
+pub(crate) struct History {
+    noticed: [Option<Noticed>; REMEMBERED],
+    /// Where the next one goes: into the place of the oldest.
+    next: usize,
+}
+
+impl History {
+    /// None.
+    pub(crate) fn new() -> Self {
+        Self {
+            noticed: [None; REMEMBERED],
+            next: 0,
+        }
+    }
+
+    /// Remembers a trouble, and forgets the oldest one for it if there are too many.
+    pub(crate) fn remember(&mut self, noticed: Noticed) {
+        self.noticed[self.next % REMEMBERED] = Some(noticed);
+        self.next = (self.next + 1) % REMEMBERED;
+    }
+
+    /// What is remembered, oldest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Noticed> + '_ {
+        let slots = self.next..self.next + REMEMBERED;
+        slots.filter_map(|slot| self.noticed[slot % REMEMBERED])
     }
 }
 

@@ -23,7 +23,8 @@ use crate::{
 };
 
 /// Time from one look to the next.
-const PERIOD: Delta = Delta::from_millis(100);
+pub(crate) const PERIOD_MICROSECONDS: u32 = 100_000;
+const PERIOD: Delta = Delta::from_micros(PERIOD_MICROSECONDS as i64);
 /// A look that comes this soon after the last one, because that one was late, says nothing.
 const TOO_SOON: Delta = Delta::from_millis(50);
 /// For how many looks in a row the device must be busy until that is one reset too long.
@@ -122,6 +123,10 @@ impl Watchdog {
         if memory.reset.is_none() {
             self.examine(memory, health);
         }
+        if self.rings.device().events().lock().resets().begin() {
+            // From the beginning, even if one is under way: that began too early.
+            memory.reset = Some(Reset::new(self.rings.device().rings()));
+        }
         if memory.reset.is_some() {
             self.restart(memory);
         } else {
@@ -183,7 +188,7 @@ impl Watchdog {
         }
         if self.rings.bring_up().is_ok() {
             memory.reset = None;
-            device.events().lock().count_device_restart();
+            device.note_restart();
         } else {
             // It was reset again, or is busy, or gone: from the beginning.
             *reset = Reset::new(device.rings());
@@ -191,7 +196,7 @@ impl Watchdog {
     }
 
     fn note(&self, trouble: Trouble, what: fmt::Arguments<'_>) {
-        self.rings.device().note(trouble, what);
+        self.rings.device().note(trouble, None, what);
     }
 }
 
@@ -221,6 +226,7 @@ impl HrTimerCallback for Watchdog {
         let now = Instant::now();
         if now - memory.looked >= TOO_SOON {
             memory.looked = now;
+            this.rings.refill_again();
             if this.look(&mut memory) {
                 memory.unwell = 0;
             } else {

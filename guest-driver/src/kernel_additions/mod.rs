@@ -4,6 +4,9 @@
 //! API, is safe to use, and knows nothing of evgen.
 
 pub(crate) mod completion;
+pub(crate) mod debugfs;
 pub(crate) mod kiocb;
 pub(crate) mod mutex;
+pub(crate) mod pci;
 pub(crate) mod poll;
+pub(crate) mod work;

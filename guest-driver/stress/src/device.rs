@@ -4,9 +4,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::ptr;
 
 use evgen_uapi::{
     ADD, AddEvent, COUNTERS, Coalescing, Counters, DeferredInjection, EVENT_SIZE, GET_EVENT,
@@ -88,6 +89,17 @@ impl DeviceError {
     }
 }
 
+/// How [`Device::read_once`] ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// So many bytes were read: whole events.
+    Bytes(usize),
+    /// There is no event, and the device is open for non-blocking reading.
+    Empty,
+    /// A signal came first.
+    Interrupted,
+}
+
 /// How [`Device::wait_drained`] ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drained {
@@ -155,21 +167,44 @@ impl Device {
         buffer: &'buffer mut [[u8; EVENT_SIZE]],
     ) -> Result<Option<impl Iterator<Item = Record> + use<'buffer>>, DeviceError> {
         let length = loop {
-            match (&self.file).read(buffer.as_flattened_mut()) {
-                Ok(length) => break length,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
-                Err(error) => return Err(self.failed("read", error)),
+            match self.read_once(buffer.as_flattened_mut())? {
+                Reading::Bytes(length) => break length,
+                Reading::Empty => return Ok(None),
+                Reading::Interrupted => {}
             }
         };
-        match buffer.get(..length / EVENT_SIZE) {
-            Some(events) if length > 0 && length % EVENT_SIZE == 0 => {
-                Ok(Some(events.iter().map(Record::parse)))
+        let events = &buffer[..length / EVENT_SIZE];
+        Ok(Some(events.iter().map(Record::parse)))
+    }
+
+    /// Reads as many events as there are and as fit in `buffer`. Is not made again after a signal.
+    pub fn read_once(&self, buffer: &mut [u8]) -> Result<Reading, DeviceError> {
+        match (&self.file).read(buffer) {
+            Ok(length) if !(1..=buffer.len()).contains(&length) || length % EVENT_SIZE != 0 => {
+                Err(DeviceError::Fragment {
+                    device: self.index,
+                    length,
+                })
             }
-            _ => Err(DeviceError::Fragment {
-                device: self.index,
-                length,
-            }),
+            Ok(length) => Ok(Reading::Bytes(length)),
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(Reading::Interrupted),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Reading::Empty),
+            Err(error) => Err(self.failed("read", error)),
+        }
+    }
+
+    /// Reads one event to where no memory is, which must fail with `EFAULT` and leave the event where
+    /// it was. Is not made again after a signal.
+    pub fn read_nowhere(&self) -> Result<Reading, DeviceError> {
+        // SAFETY: no program here maps anything at address 0, so the kernel writes nothing.
+        let length = unsafe { libc::read(self.file.as_raw_fd(), ptr::null_mut(), EVENT_SIZE) };
+        if let Ok(length) = usize::try_from(length) {
+            return Ok(Reading::Bytes(length));
+        }
+        match io::Error::last_os_error() {
+            error if error.kind() == ErrorKind::Interrupted => Ok(Reading::Interrupted),
+            error if error.kind() == ErrorKind::WouldBlock => Ok(Reading::Empty),
+            error => Err(self.failed("read to nowhere", error)),
         }
     }
 

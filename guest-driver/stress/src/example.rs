@@ -47,7 +47,7 @@ pub(crate) fn records(
 }
 
 impl Run {
-    /// Ring 0: storm 0 to 9 with 4 dropped, doorbell 0 to 2. Ring 1: storm 0 to 4 with 0 evicted.
+    /// Ring 0: storm 0 to 9 with 4 dropped, doorbell 0 to 2, one of them put off. Ring 1: storm 0 to 4 with 0 evicted.
     /// Added: 0 to 3 with 1 evicted.
     pub fn good() -> Self {
         let mut after = Counters {
@@ -65,7 +65,8 @@ impl Run {
             added: 4,
             ..Injected::default()
         };
-        injected.rung[0] = 3;
+        (injected.rung[0], injected.deferred[0]) = (2, 1);
+        (after.deferred, after.deferred_rung) = (1, 1);
         Self {
             evidence: Evidence {
                 device: 0,
@@ -78,6 +79,7 @@ impl Run {
                 readers: 2,
                 logs: Vec::new(),
                 injected,
+                complaints: Vec::new(),
                 dead: Vec::new(),
             },
             readers: [

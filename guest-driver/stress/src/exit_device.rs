@@ -30,6 +30,16 @@ pub enum ExitDeviceError {
     },
 }
 
+/// Puts the mark on the machine's timeline upon which it starts the next storm that it was asked
+/// for. `program` is who complains if that cannot be.
+pub fn announce_ready(program: &str) {
+    match ExitDevice::of_this_machine() {
+        Ok(Some(machine)) => machine.mark("ready"),
+        Ok(None) => {}
+        Err(error) => eprintln!("{program}: no storm will come from the host: {error}"),
+    }
+}
+
 /// Access to the exit device. What it holds is the right of this thread to use the two ports, so it
 /// is neither `Send` nor `Sync`.
 #[derive(Debug)]

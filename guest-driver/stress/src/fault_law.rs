@@ -39,6 +39,11 @@ pub(crate) fn judge(evidence: &Evidence, verdict: &mut Verdict) {
     judge_events(verdict);
     judge_false_alarms(evidence, verdict);
     judge_notice(evidence, verdict);
+    let lost = counted(evidence, |faults| faults.rings_lost);
+    if lost != 0 {
+        let figures = format!("{} rings given up", thousands(lost));
+        verdict.broken(Law::Alive, None, figures);
+    }
     for &ring in &evidence.dead {
         let figures = "no event comes through any more".to_owned();
         verdict.broken(Law::Alive, Some(ring), figures);
@@ -103,13 +108,13 @@ fn judge_false_alarms(evidence: &Evidence, verdict: &mut Verdict) {
         );
         verdict.broken_by(Law::Justified, LOST_INTERRUPT, figures);
     }
-    let elements = restarts(evidence, |faults| faults.bad_element);
+    let elements = counted(evidence, |faults| faults.bad_element);
     if elements != 0 {
         let figures = format!("{} used elements that cannot be", thousands(elements));
         verdict.broken(Law::Justified, None, figures);
     }
     let (rings, indices) = (
-        restarts(evidence, |faults| faults.ring_restarts),
+        counted(evidence, |faults| faults.ring_restarts),
         verdict.noticed(WILD_INDEX),
     );
     if rings > indices {
@@ -120,9 +125,15 @@ fn judge_false_alarms(evidence: &Evidence, verdict: &mut Verdict) {
         );
         verdict.broken_by(Law::Justified, WILD_INDEX, figures);
     }
-    let devices = restarts(evidence, |faults| faults.device_restarts);
-    if devices > 0 && FATAL.iter().all(|&kind| verdict.came_about(kind) == 0) {
-        let figures = format!("set up anew {} times for nothing", thousands(devices));
+    let devices = counted(evidence, |faults| faults.device_restarts);
+    if devices > evidence.injected.resets.cast_signed()
+        && FATAL.iter().all(|&kind| verdict.came_about(kind) == 0)
+    {
+        let figures = format!(
+            "set up anew {} times, {} of them asked for",
+            thousands(devices),
+            thousands(evidence.injected.resets.cast_signed())
+        );
         verdict.broken(Law::Justified, None, figures);
     }
 }
@@ -133,14 +144,15 @@ fn judge_notice(evidence: &Evidence, verdict: &mut Verdict) {
         .into_iter()
         .filter(|&kind| verdict.came_about(kind) > 0)
         .collect();
-    // One can hide another, but not all of them can be hidden.
-    if !came.is_empty() && came.iter().all(|&kind| verdict.noticed(kind) == 0) {
+    // One can hide another, but not all of them can be hidden, unless a program resets the device.
+    let hidden = evidence.injected.resets > 0;
+    if !hidden && !came.is_empty() && came.iter().all(|&kind| verdict.noticed(kind) == 0) {
         for kind in came {
             let figures = format!("{}, and none was noticed", count_of(verdict, kind));
             verdict.broken_by(Law::Noticed, kind, figures);
         }
     }
-    let devices = restarts(evidence, |faults| faults.device_restarts);
+    let devices = counted(evidence, |faults| faults.device_restarts);
     for kind in FATAL {
         if verdict.noticed(kind) > 0 && devices == 0 {
             let figures = format!(
@@ -157,7 +169,7 @@ fn count_of(verdict: &Verdict, kind: usize) -> String {
     format!("{} came about {count} times", KINDS[kind].name)
 }
 
-fn restarts(evidence: &Evidence, counter: impl Fn(&FaultCounters) -> u64) -> i64 {
+fn counted(evidence: &Evidence, counter: impl Fn(&FaultCounters) -> u64) -> i64 {
     difference(
         counter(&evidence.after.faults),
         counter(&evidence.before.faults),

@@ -95,6 +95,19 @@ const FAULTY: &[Row] = &[
         &[(Law::Noticed, None)],
     ),
     (
+        "a reset that was not noticed, because a program asked for another",
+        |run| {
+            run.evidence.injected.resets = 1;
+            run.evidence.after.faults.self_resets = 0;
+        },
+        &[],
+    ),
+    (
+        "a ring that was given up",
+        |run| run.evidence.after.faults.rings_lost = 1,
+        &[(Law::Alive, None)],
+    ),
+    (
         "one reset hidden by another",
         |run| run.evidence.after.came_about[SELF_RESET] = 2,
         &[],

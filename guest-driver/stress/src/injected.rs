@@ -13,15 +13,21 @@ use thiserror::Error;
 pub struct Injected {
     /// Events added to the driver's list.
     pub added: u64,
+    /// Resets asked for, whether or not their end was waited for.
+    pub resets: u64,
     /// Doorbells rung, by ring.
     pub rung: [u64; MAX_RINGS],
+    /// Doorbells to be rung later, by ring.
+    pub deferred: [u64; MAX_RINGS],
 }
 
 impl Injected {
     /// Adds what another process injected into the same device.
     pub fn absorb(&mut self, other: &Self) {
         self.added += other.added;
-        for (mine, theirs) in self.rung.iter_mut().zip(other.rung) {
+        self.resets += other.resets;
+        let mine = self.rung.iter_mut().chain(&mut self.deferred);
+        for (mine, theirs) in mine.zip(other.rung.iter().chain(&other.deferred)) {
             *mine += theirs;
         }
     }
@@ -29,15 +35,17 @@ impl Injected {
 
 /// A line that no injecting process writes.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("an injector's count has the form \"added rung rung …\" with {MAX_RINGS} rings, not {0:?}")]
+#[error(
+    "an injector's count has the form \"added resets rung … deferred …\", the last two for each of \
+     {MAX_RINGS} rings, not {0:?}"
+)]
 pub struct ParseError(String);
 
 impl fmt::Display for Injected {
     fn fmt(&self, line: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(line, "{}", self.added)?;
-        self.rung
-            .iter()
-            .try_for_each(|rung| write!(line, " {rung}"))
+        write!(line, "{} {}", self.added, self.resets)?;
+        let mut by_ring = self.rung.iter().chain(&self.deferred);
+        by_ring.try_for_each(|count| write!(line, " {count}"))
     }
 }
 
@@ -47,10 +55,16 @@ impl FromStr for Injected {
     fn from_str(line: &str) -> Result<Self, ParseError> {
         let numbers: Result<Vec<u64>, _> = line.split_ascii_whitespace().map(str::parse).collect();
         match numbers.as_deref() {
-            Ok([added, rung @ ..]) => rung.try_into().ok().map(|rung| Self {
-                added: *added,
-                rung,
-            }),
+            Ok([added, resets, by_ring @ ..]) if by_ring.len() == 2 * MAX_RINGS => {
+                let (rung, deferred) = by_ring.split_at(MAX_RINGS);
+                let both = rung.try_into().ok().zip(deferred.try_into().ok());
+                both.map(|(rung, deferred)| Self {
+                    added: *added,
+                    resets: *resets,
+                    rung,
+                    deferred,
+                })
+            }
             _ => None,
         }
         .ok_or_else(|| ParseError(line.to_owned()))
@@ -65,19 +79,25 @@ mod tests {
     fn a_count_survives_the_pipe() {
         let mut injected = Injected {
             added: 7,
+            resets: 3,
             rung: [1, 2, 3, 4, 0, 0, 0, u64::MAX - 1],
+            deferred: [5, 6, 7, 8, 0, 0, 0, 9],
         };
         injected.absorb(&Injected {
             added: 1,
+            resets: 1,
             rung: [1; MAX_RINGS],
+            deferred: [1; MAX_RINGS],
         });
-        assert_eq!(injected.to_string().parse(), Ok(injected));
+        let line = "8 4 2 3 4 5 1 1 1 18446744073709551615 6 7 8 9 1 1 1 10";
+        assert_eq!(injected.to_string(), line);
+        assert_eq!(line.parse(), Ok(injected));
         for wrong in [
             "",
-            "1",
-            "1 2 3",
-            "1 2 3 4 5 6 7 8 x",
-            "1 2 3 4 5 6 7 8 9 10",
+            "1 2",
+            &line[2..],
+            &format!("{line} 0"),
+            &format!("{}x", line),
         ] {
             assert_eq!(wrong.parse::<Injected>(), Err(ParseError(wrong.to_owned())));
         }

@@ -10,8 +10,8 @@ use evgen_uapi::{
     Counters, MAX_RINGS, SOURCE_DOORBELL, SOURCE_DRIVER, SOURCE_INJECT, SOURCE_STORM,
 };
 
+use crate::call_law;
 use crate::fault_law;
-use crate::faults::ALL_ONES;
 use crate::injected::Injected;
 use crate::log::{Log, Seen, seen};
 use crate::thousands::thousands;
@@ -34,6 +34,8 @@ pub struct Evidence {
     pub logs: Vec<Log>,
     /// What was injected.
     pub injected: Injected,
+    /// Answers to calls that were not what they should be.
+    pub complaints: Vec<String>,
     /// Rings through which, in the end, no event came though a doorbell was rung. Looked for only if
     /// a fault came about.
     pub dead: Vec<usize>,
@@ -51,7 +53,7 @@ pub fn judge(evidence: &Evidence) -> Verdict {
     judge_list(evidence, &mut verdict);
     judge_streams(evidence, &mut verdict);
     judge_records(evidence, &mut verdict);
-    judge_injectors(evidence, &mut verdict);
+    call_law::judge(evidence, &mut verdict);
     fault_law::judge(evidence, &mut verdict);
     verdict
 }
@@ -328,42 +330,6 @@ fn judge_records(evidence: &Evidence, verdict: &mut Verdict) {
             thousands(strange.cast_signed())
         );
         verdict.broken(Law::Origin, None, figures);
-    }
-}
-
-fn judge_injectors(evidence: &Evidence, verdict: &mut Verdict) {
-    // A device that is gone hears no doorbell, and nobody can count that. One that is busy or hangs
-    // does hear it.
-    let deaf = verdict.came_about(ALL_ONES) > 0;
-    for (number, ring) in verdict.rings.clone().into_iter().enumerate() {
-        let rung = evidence.injected.rung[number].cast_signed();
-        let came = seen(&evidence.logs, SOURCE_DOORBELL, number)
-            .distinct
-            .cast_signed();
-        // A missing event may have been a doorbell's or not.
-        let most = if deaf {
-            i64::MAX
-        } else {
-            came + ring.missing.max(0)
-        };
-        if !(came..=most).contains(&rung) {
-            let figures = format!(
-                "doorbell rung {} times, but {} doorbell events came, with {} events of any source missing",
-                thousands(rung),
-                thousands(came),
-                thousands(ring.missing)
-            );
-            verdict.broken(Law::Doorbells, Some(number), figures);
-        }
-    }
-    let added = evidence.injected.added.cast_signed();
-    if added != verdict.added {
-        let figures = format!(
-            "the injectors added {}, but the driver counted {}",
-            thousands(added),
-            thousands(verdict.added)
-        );
-        verdict.broken(Law::Added, None, figures);
     }
 }
 

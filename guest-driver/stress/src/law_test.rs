@@ -178,13 +178,70 @@ const TABLE: &[Row] = &[
     ),
     (
         "a doorbell that may have been dropped",
-        |run| run.evidence.injected.rung[0] = 4,
+        |run| run.evidence.injected.rung[0] = 3,
         &[],
     ),
     (
         "a doorbell event that nobody asked for",
-        |run| run.evidence.injected.rung[0] = 2,
+        |run| run.evidence.injected.rung[0] = 1,
         &[(Law::Doorbells, Some(0))],
+    ),
+    (
+        "a doorbell that was put off and forgotten",
+        |run| run.evidence.injected.deferred[0] = 2,
+        &[(Law::Deferred, None)],
+    ),
+    (
+        "one that was put off for another ring",
+        |run| run.evidence.injected.deferred = [0, 1, 0, 0, 0, 0, 0, 0],
+        // On ring 1, where an event was evicted, it could have come.
+        &[(Law::Doorbells, Some(0))],
+    ),
+    (
+        "one that was put off, counted, and is not rung",
+        |run| run.evidence.after.deferred_rung = 0,
+        &[(Law::Deferred, None)],
+    ),
+    (
+        "one that is rung twice",
+        |run| run.evidence.after.deferred_rung = 2,
+        &[(Law::Deferred, None)],
+    ),
+    (
+        "evicted early, as counted",
+        |run| run.evidence.after.evicted_early = 2,
+        &[],
+    ),
+    (
+        "evicted early more often than at all",
+        |run| run.evidence.after.evicted_early = 3,
+        &[(Law::Accounted, None)],
+    ),
+    (
+        "a reset that was one",
+        |run| {
+            run.evidence.injected.resets = 2;
+            run.evidence.after.faults.device_restarts = 1;
+        },
+        &[],
+    ),
+    (
+        "a reset that was none",
+        |run| run.evidence.injected.resets = 1,
+        &[(Law::Reset, None)],
+    ),
+    (
+        "more resets than were asked for",
+        |run| {
+            run.evidence.injected.resets = 1;
+            run.evidence.after.faults.device_restarts = 2;
+        },
+        &[(Law::Justified, None)],
+    ),
+    (
+        "an answer that cannot be",
+        |run| run.evidence.complaints = vec!["read gave 65 bytes".to_owned()],
+        &[(Law::Answered, None)],
     ),
     (
         "a counter that ran backwards",

@@ -4,11 +4,15 @@
 //!
 //! A stream is the events of one source through one ring; its events are numbered from 0.
 
+mod text;
+
 use std::ops::Range;
 
 use evgen_uapi::{MAX_RINGS, NO_RING, Record, SOURCE_DRIVER, SOURCES};
 
 use crate::pattern;
+
+pub use text::ParseError;
 
 /// What one reader saw of one stream.
 #[derive(Clone, Debug, Default)]
@@ -29,18 +33,18 @@ pub struct Disorder {
 }
 
 impl Stream {
-    fn see(&mut self, sequence: u64) {
+    /// Takes note of events with consecutive numbers.
+    fn see(&mut self, numbers: Range<u64>) {
         if let Some(last) = self.last
-            && sequence <= last
+            && numbers.start <= last
         {
             self.disorder.count += 1;
-            self.disorder.first.get_or_insert((last, sequence));
+            self.disorder.first.get_or_insert((last, numbers.start));
         }
-        self.last = Some(sequence);
-        let end = sequence.saturating_add(1);
+        self.last = Some(numbers.start.max(numbers.end - 1));
         match self.runs.last_mut() {
-            Some(run) if run.end == sequence => run.end = end,
-            _ => self.runs.push(sequence..end),
+            Some(run) if run.end == numbers.start => run.end = numbers.end,
+            _ => self.runs.push(numbers),
         }
     }
 }
@@ -99,7 +103,9 @@ impl Log {
             return;
         }
         match self.stream(record) {
-            Some(stream) => stream.see(record.sequence),
+            Some(stream) => {
+                stream.see(record.sequence..record.sequence.saturating_add(1));
+            }
             None => {
                 self.strange += 1;
                 self.first_strange

@@ -12,3 +12,5 @@ pub const FINDING: u8 = 42;
 pub const UNAVAILABLE: u8 = 69;
 /// Something did not end in time.
 pub const TIMEOUT: u8 = 124;
+/// Ctrl-C.
+pub const INTERRUPTED: u8 = 130;

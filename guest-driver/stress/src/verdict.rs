@@ -31,8 +31,14 @@ pub enum Law {
     Origin,
     /// One event per doorbell.
     Doorbells,
+    /// Doorbells that were put off were rung.
+    Deferred,
     /// One event per added event.
     Added,
+    /// A reset that was asked for took place.
+    Reset,
+    /// No call gave what it must not give.
+    Answered,
     /// Events spoiled are those that faults spoiled.
     Spoiled,
     /// Copies are those that a fault made.
@@ -49,7 +55,7 @@ pub enum Law {
 
 impl Law {
     /// Every part, in the order in which an event meets them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::Generated,
         Self::Received,
         Self::Balanced,
@@ -62,7 +68,10 @@ impl Law {
         Self::Intact,
         Self::Origin,
         Self::Doorbells,
+        Self::Deferred,
         Self::Added,
+        Self::Reset,
+        Self::Answered,
         Self::Spoiled,
         Self::Copied,
         Self::Disordered,
@@ -87,7 +96,10 @@ impl fmt::Display for Law {
             Self::Intact => "every event is intact",
             Self::Origin => "every event names a source and ring that exist",
             Self::Doorbells => "each doorbell made one event",
+            Self::Deferred => "each deferred doorbell was rung",
             Self::Added => "each added event was counted",
+            Self::Reset => "a reset set the device up anew",
+            Self::Answered => "calls gave what they should",
             Self::Spoiled => "faulted = corrupt-checksum + unmapped-dma",
             Self::Copied => "extra = duplicate-event",
             Self::Disordered => "out of order = duplicate-event + reordered-event",

@@ -69,7 +69,7 @@ impl BootError {
     }
 }
 
-/// Mounts what every program expects.
+/// Mounts what every program expects, and what developers like to look at.
 pub fn file_systems() -> Result<(), BootError> {
     for (file_system, target, flags) in [
         (
@@ -84,18 +84,35 @@ pub fn file_systems() -> Result<(), BootError> {
         ),
         ("devtmpfs", "/dev", MountFlags::NOSUID | MountFlags::NOEXEC),
         ("tmpfs", "/tmp", MountFlags::NOSUID | MountFlags::NODEV),
+        (
+            "debugfs",
+            "/sys/kernel/debug",
+            MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
+        ),
     ] {
         let mounted = fs::create_dir_all(target)
             .and_then(|()| Ok(mount(file_system, target, file_system, flags, None)?));
-        match mounted {
+        let expected = match mounted.as_ref().err().and_then(Errno::from_io_error) {
             // Some kernels mount /dev themselves.
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::BUSY) => {}
-            mounted => mounted.map_err(|source| BootError::Mount {
+            Some(Errno::BUSY) => true,
+            // Not every kernel has it, and nobody must have it.
+            Some(Errno::NODEV | Errno::NOENT) => file_system == "debugfs",
+            _ => false,
+        };
+        if !expected {
+            mounted.map_err(|source| BootError::Mount {
                 file_system,
                 target,
                 source,
-            })?,
+            })?;
         }
+    }
+    for (file_system, target) in [
+        ("debugfs", "/sys/kernel/debug"),
+        ("tracefs", "/sys/kernel/tracing"),
+    ] {
+        // Not every kernel has them, and nothing that must run needs them.
+        let _ = mount(file_system, target, file_system, MountFlags::empty(), None);
     }
     Ok(())
 }

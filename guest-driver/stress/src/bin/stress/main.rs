@@ -4,7 +4,6 @@
 
 mod injector;
 mod options;
-mod quiet;
 mod reader;
 mod run;
 

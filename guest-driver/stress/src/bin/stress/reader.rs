@@ -7,14 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use evgen_stress::books::read_batch;
 use evgen_stress::device::{Device, DeviceError, Mode};
 use evgen_stress::log::Log;
 use evgen_stress::status;
-use evgen_uapi::EVENT_SIZE;
 use thiserror::Error;
 
-/// Events read at once.
-const BATCH: usize = 64;
 /// How long a non-blocking reader sleeps when there is no event.
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -115,22 +113,6 @@ impl Reader {
             }),
         }
     }
-}
-
-/// Reads once; false if there was nothing to read.
-fn read_batch(device: &Device, log: &mut Log) -> Result<bool, DeviceError> {
-    let mut buffer = [[0; EVENT_SIZE]; BATCH];
-    let Some(events) = device.read(&mut buffer)? else {
-        return Ok(false);
-    };
-    events.for_each(|event| log.record(&event));
-    Ok(true)
-}
-
-/// Reads what there is; `device` must be open for non-blocking reading.
-pub fn drain(device: &Device, log: &mut Log) -> Result<(), DeviceError> {
-    while read_batch(device, log)? {}
-    Ok(())
 }
 
 /// Stops the readers; their logs come with the place of their device. A blocking reader sleeps in

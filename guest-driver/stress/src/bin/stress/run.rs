@@ -6,31 +6,22 @@ use std::fmt;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evgen_stress::device::{Device, DeviceError, Mode};
-use evgen_stress::exit_device::ExitDevice;
-use evgen_stress::injected::Injected;
-use evgen_stress::law::{Evidence, judge, rings};
-use evgen_stress::log::Log;
+use evgen_stress::books::{Account, Books, BooksError};
+use evgen_stress::device::{Device, DeviceError};
+use evgen_stress::exit_device;
 use evgen_stress::report::Report;
 use evgen_stress::status;
 use evgen_stress::thousands::thousands;
-use evgen_uapi::Counters;
 use thiserror::Error;
 
 use crate::injector::{self, Injector, InjectorError};
-use crate::options::{Devices, Options};
-use crate::quiet::{QuietError, settle};
+use crate::options::Options;
 use crate::reader::{self, Reader, ReaderError};
 use crate::say;
 
 /// Why there is no report.
 #[derive(Debug, Error)]
 pub enum RunError {
-    /// There is nothing to hammer.
-    #[error(
-        "there is no /dev/evgen0: is the driver loaded, and does the machine have evgen devices?"
-    )]
-    NoDevice,
     /// A device would have no reader.
     #[error("--readers {readers} is too few for {devices} devices: each device needs one")]
     TooFewReaders {
@@ -39,6 +30,9 @@ pub enum RunError {
         /// Devices to take.
         devices: usize,
     },
+    /// No balance can be struck.
+    #[error(transparent)]
+    Books(#[from] BooksError),
     /// A device failed.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -48,22 +42,6 @@ pub enum RunError {
     /// A reader failed.
     #[error(transparent)]
     Reader(#[from] ReaderError),
-    /// It was not quiet in the beginning.
-    #[error("before the start: {0}")]
-    QuietBefore(#[source] QuietError),
-    /// It did not fall quiet.
-    #[error("after the end: {0}")]
-    QuietAfter(#[source] QuietError),
-    /// It was quiet for a while only.
-    #[error(
-        "evgen{device} made {events} more events after it had fallen quiet. Does a slow storm still run?"
-    )]
-    Restless {
-        /// Number of the device.
-        device: usize,
-        /// How many events.
-        events: u64,
-    },
     /// The report cannot be put into words.
     #[error("cannot format the report")]
     Format(#[from] fmt::Error),
@@ -73,89 +51,60 @@ impl RunError {
     /// The exit status that tells of this.
     pub fn status(&self) -> u8 {
         match self {
-            Self::NoDevice => status::UNAVAILABLE,
             Self::TooFewReaders { .. } => status::USAGE,
+            Self::Books(error) => error.status(),
             Self::Device(error) => error.status(),
             Self::Injector(error) => error.status(),
             Self::Reader(error) => error.status(),
-            Self::QuietBefore(error) | Self::QuietAfter(error) => error.status(),
-            Self::Restless { .. } => status::TIMEOUT,
             Self::Format(_) => status::FINDING,
         }
     }
 }
 
-/// The devices of this run, and what is known of them between its rounds.
+/// The devices of this run, with what `options` ask for.
 pub struct Play<'a> {
     options: &'a Options,
-    devices: Vec<Device>,
+    books: Books,
     /// Number of readers.
     readers: usize,
-    /// What was counted when all was quiet last.
-    quiet: Vec<Counters>,
-    /// By device, logs that those of the next readers go on after.
-    logs: Vec<Log>,
 }
 
 impl<'a> Play<'a> {
     /// Opens the devices that `options` name, takes all events that there are, and waits until
     /// nothing moves.
     pub fn new(options: &'a Options) -> Result<Self, RunError> {
-        let indices = match &options.devices {
-            Devices::All => Device::all(),
-            Devices::Some(indices) => indices.clone(),
-        };
-        if indices.is_empty() {
-            return Err(RunError::NoDevice);
-        }
+        let indices = options.devices.indices();
         let readers = reader_count(options, indices.len())?;
-        let open = |&index: &usize| Device::open(index, Mode::Nonblocking);
-        let devices = indices.iter().map(open).collect::<Result<Vec<_>, _>>()?;
-
-        let mut logs = first_logs(&devices)?;
-        let limit = Duration::from_secs(options.settle);
-        let quiet = settle(&devices, limit, || {
-            devices
-                .iter()
-                .zip(&mut logs)
-                .try_for_each(|(device, log)| reader::drain(device, log))
-        })
-        .map_err(RunError::QuietBefore)?;
+        let books = Books::open(&indices, Duration::from_secs(options.settle))?;
         say(format_args!(
             "stress: injectors {}, readers {}, devices {}, seconds {}",
             options.injectors,
             readers,
-            devices.len(),
+            indices.len(),
             options.seconds
         ));
-        let logs = quiet
-            .iter()
-            .zip(logs)
-            .map(|(quiet, log)| Log::continued(rings(quiet), &[log]))
-            .collect();
         Ok(Self {
             options,
-            devices,
+            books,
             readers,
-            quiet,
-            logs,
         })
     }
 
     /// Hammers, waits until all is quiet, and judges.
     pub fn round(&mut self) -> Result<Report, RunError> {
         let options = self.options;
-        let indices: Vec<_> = self.devices.iter().map(Device::index).collect();
+        let devices = self.books.devices();
+        let indices: Vec<_> = devices.iter().map(Device::index).collect();
         let start_reader = |number| {
             let (place, mode) = reader::part(number, indices.len());
-            Reader::start(place, indices[place], mode, self.logs[place].clone())
+            Reader::start(place, indices[place], mode, self.books.log(place))
         };
         let readers = (0..self.readers)
             .map(start_reader)
             .collect::<Result<Vec<_>, _>>()?;
         let injectors = injector::start(options.injectors.into(), &indices)?;
-        tell_the_machine();
-        hammer(options, &self.devices, &readers)?;
+        exit_device::announce_ready("stress");
+        hammer(options, devices, &readers)?;
         self.finish(injectors, readers)
     }
 
@@ -164,78 +113,24 @@ impl<'a> Play<'a> {
         injectors: Vec<Injector>,
         readers: Vec<Reader>,
     ) -> Result<Report, RunError> {
-        let devices = &self.devices;
+        let devices = self.books.devices();
         let limit = Duration::from_secs(self.options.settle);
-        let mut injected: Vec<Injected> = injector::stop(injectors, devices.len(), limit)?;
-        let mut quiet = settle(devices, limit, || Ok(())).map_err(RunError::QuietAfter)?;
-        let mut dead = vec![Vec::new(); devices.len()];
-        if fault_came_about(&self.quiet, &quiet) {
-            (quiet, dead) = prove_alive(devices, &quiet, &mut injected, limit)?;
-        }
-
-        let added = |place: usize| injected[place].added += 1;
-        let reader_logs = reader::stop(readers, devices, limit, added)?;
-        let mut logs: Vec<Vec<Log>> = vec![Vec::new(); devices.len()];
-        for (place, log) in reader_logs {
-            logs[place].push(log);
-        }
-
-        let mut verdicts = Vec::new();
-        for (place, device) in devices.iter().enumerate() {
-            // Of the events that woke the readers some may be left.
-            let mut log = self.logs[place].clone();
-            reader::drain(device, &mut log)?;
-            let after = device.counters()?;
-            restless(device.index(), &quiet[place], &after)?;
-            let readers = logs[place].len();
-            logs[place].push(log);
-            let evidence = Evidence {
-                device: device.index(),
-                before: std::mem::replace(&mut self.quiet[place], after),
-                waiting: quiet[place].pending,
-                after,
-                readers,
-                logs: std::mem::take(&mut logs[place]),
-                injected: injected[place],
-                dead: std::mem::take(&mut dead[place]),
-            };
-            verdicts.push(judge(&evidence));
-            self.logs[place] = Log::continued(rings(&after), &evidence.logs);
+        let injected = injector::stop(injectors, devices.len(), limit)?;
+        let account = |injected| Account {
+            injected,
+            ..Account::default()
+        };
+        let mut accounts: Vec<_> = injected.into_iter().map(account).collect();
+        let quiet = self.books.fall_quiet(&mut accounts)?;
+        let added = |place: usize| accounts[place].injected.added += 1;
+        for (place, log) in reader::stop(readers, devices, limit, added)? {
+            accounts[place].logs.push(log);
         }
         Ok(Report {
-            verdicts,
+            verdicts: self.books.judge(quiet, accounts)?,
             delivered_at_least: self.options.min_delivered,
         })
     }
-}
-
-fn fault_came_about(before: &[Counters], after: &[Counters]) -> bool {
-    let mut both = before.iter().zip(after);
-    both.any(|(before, after)| before.came_about != after.came_about)
-}
-
-/// Rings every doorbell once, when all is quiet: gives the counters when it is so again and, by
-/// device, the rings through which no event came.
-fn prove_alive(
-    devices: &[Device],
-    quiet: &[Counters],
-    injected: &mut [Injected],
-    limit: Duration,
-) -> Result<(Vec<Counters>, Vec<Vec<usize>>), RunError> {
-    for (place, device) in devices.iter().enumerate() {
-        for ring in 0..rings(&quiet[place]) {
-            device.inject(ring)?;
-            injected[place].rung[ring] += 1;
-        }
-    }
-    let after = settle(devices, limit, || Ok(())).map_err(RunError::QuietAfter)?;
-    let dead = quiet.iter().zip(&after).map(|(before, after)| {
-        (0..rings(after))
-            .filter(|&ring| after.ring[ring].received == before.ring[ring].received)
-            .collect()
-    });
-    let dead = dead.collect();
-    Ok((after, dead))
 }
 
 fn reader_count(options: &Options, devices: usize) -> Result<usize, RunError> {
@@ -243,22 +138,6 @@ fn reader_count(options: &Options, devices: usize) -> Result<usize, RunError> {
         None => Ok(devices.max(2)),
         Some(readers) if readers < devices => Err(RunError::TooFewReaders { readers, devices }),
         Some(readers) => Ok(readers),
-    }
-}
-
-fn first_logs(devices: &[Device]) -> Result<Vec<Log>, DeviceError> {
-    devices
-        .iter()
-        .map(|device| Ok(Log::new(rings(&device.counters()?))))
-        .collect()
-}
-
-/// Puts the mark on the machine's timeline upon which it starts the storm that it was asked for.
-fn tell_the_machine() {
-    match ExitDevice::of_this_machine() {
-        Ok(Some(machine)) => machine.mark("ready"),
-        Ok(None) => {}
-        Err(error) => eprintln!("stress: no storm will come from the host: {error}"),
     }
 }
 
@@ -298,13 +177,4 @@ fn figures(devices: &[Device]) -> Result<[i64; 3], DeviceError> {
         sum[2] += counters.read;
     }
     Ok(sum.map(u64::cast_signed))
-}
-
-fn restless(device: usize, quiet: &Counters, after: &Counters) -> Result<(), RunError> {
-    let generated =
-        |counters: &Counters| counters.ring.iter().map(|ring| ring.generated).sum::<u64>();
-    match generated(after).saturating_sub(generated(quiet)) {
-        0 => Ok(()),
-        events => Err(RunError::Restless { device, events }),
-    }
 }

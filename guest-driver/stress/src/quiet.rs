@@ -5,12 +5,13 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use evgen_stress::device::{Device, DeviceError};
-use evgen_stress::law::rings;
-use evgen_stress::status;
-use evgen_stress::thousands::thousands;
 use evgen_uapi::{Counters, RingCounters};
 use thiserror::Error;
+
+use crate::device::{Device, DeviceError};
+use crate::law::rings;
+use crate::status;
+use crate::thousands::thousands;
 
 const POLL: Duration = Duration::from_millis(20);
 /// It is quiet when no counter has moved for this long and no event is on its way …
@@ -33,6 +34,12 @@ pub enum QuietError {
         /// How long it had.
         limit: Duration,
     },
+    /// A doorbell that is to be rung later was not.
+    #[error("not quiet after {} s: deferred injections still wait for their time", limit.as_secs())]
+    PutOff {
+        /// How long it had.
+        limit: Duration,
+    },
 }
 
 impl QuietError {
@@ -40,7 +47,7 @@ impl QuietError {
     pub fn status(&self) -> u8 {
         match self {
             Self::Device(error) => error.status(),
-            Self::Moving { .. } => status::TIMEOUT,
+            Self::Moving { .. } | Self::PutOff { .. } => status::TIMEOUT,
         }
     }
 }
@@ -65,13 +72,17 @@ pub fn settle(
             moved = Instant::now();
             last = now;
         }
-        let arrived = last.iter().all(arrived);
         let still = moved.elapsed();
-        if still >= if arrived { STILL } else { STALLED } {
+        // What is put off comes when its time has come.
+        let put_off = last.iter().any(|counters| counters.deferred_pending > 0);
+        let arrived = last.iter().all(arrived);
+        let enough = if arrived { STILL } else { STALLED };
+        if still >= enough && !put_off {
             return Ok(last);
         }
         if start.elapsed() >= limit {
             return match what {
+                _ if put_off => Err(QuietError::PutOff { limit }),
                 Some(what) if still < STILL => Err(QuietError::Moving { what, limit }),
                 _ => Ok(last),
             };
@@ -117,6 +128,11 @@ fn device_motion(device: usize, before: &Counters, after: &Counters) -> Option<S
     let (name, before, after) = (0..rings(after)).find_map(ring_motion).unwrap_or_else(|| {
         let (name, before, after) = [
             ("events read", before.read, after.read),
+            (
+                "deferred injections",
+                before.deferred_rung,
+                after.deferred_rung,
+            ),
             ("interrupts", before.interrupts, after.interrupts),
             (
                 "times set up anew",
