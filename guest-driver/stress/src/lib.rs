@@ -10,6 +10,7 @@
 
 pub mod books;
 mod call_law;
+pub mod check;
 pub mod device;
 pub mod devices;
 #[cfg(test)]

@@ -75,8 +75,9 @@ pub const GET_EVENT: u32 = ioc(IOC_READ, 5, EVENT_SIZE);
 /// whole time once more), `ENOMEM`, `EFAULT`, `ENODEV`. More than [`i32::MAX`] is for ever.
 pub const WAIT_DRAINED: u32 = ioc(IOC_WRITE, 6, size_of::<u32>());
 /// `ioctl`: lets a ring gather events before it interrupts; the argument points to a [`Coalescing`].
-/// Holds until it is set again or the device is unbound, over resets too. `EINVAL` if there is no such
-/// ring or a figure is out of range, `EFAULT`, `EINTR`, `ENODEV`.
+/// Holds until it is set again or the device is unbound, over resets too. While the device does not
+/// answer this sleeps. `EINVAL` if there is no such ring or a figure is out of range, `EFAULT`, `EINTR`,
+/// `ENODEV`.
 pub const SET_COALESCING: u32 = ioc(IOC_WRITE, 7, size_of::<Coalescing>());
 /// `ioctl`, without an argument: resets the device and sets it up anew; returns when it runs again.
 /// No event that it had delivered is lost. `EINTR` if a signal came first (never restarted: the reset

@@ -2,12 +2,12 @@
 
 //! The module's parameters.
 
+use evgen_stress::module::ModuleError;
 use evgen_uapi::Counters;
 use rustix::io::Errno;
 
-use crate::bench::{Bench, Failure, expect, sum, wait_until};
+use crate::bench::{Bench, Failure, expect, load, sum, wait_until};
 use crate::kernel_files::{Log, handler_threads, is_realtime};
-use crate::module;
 
 pub fn bad_ones_are_refused(bench: &mut Bench) -> Result<(), Failure> {
     bench.unload()?;
@@ -21,8 +21,11 @@ pub fn bad_ones_are_refused(bench: &mut Bench) -> Result<(), Failure> {
         ("threaded_handlers=2", "must be 0 or 1"),
     ] {
         let mut log = Log::from_now_on()?;
-        let loaded = module::load(parameter).map_err(|error| Errno::from_io_error(&error));
-        expect(parameter, loaded, Err(Some(Errno::INVAL)))?;
+        let refused = match load(parameter) {
+            Err(ModuleError::Load { source, .. }) => Errno::from_io_error(&source),
+            _ => None,
+        };
+        expect(parameter, refused, Some(Errno::INVAL))?;
         let (said, told) = (log.text()?, format!("evgen: {parameter}: {range}"));
         expect(
             &format!("{told:?} in the log, which says {said:?}"),
