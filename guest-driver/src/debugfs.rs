@@ -186,7 +186,7 @@ fn write_lock(
     figures: LockFigures,
 ) -> fmt::Result {
     write!(to, "{name:10} {:>12} ", figures.taken)?;
-    match figures.contended() {
+    match figures.contended {
         Some(contended) => writeln!(to, "{contended:>12}"),
         // See `MeasuredLock`.
         None => writeln!(to, "in /proc/lock_stat"),

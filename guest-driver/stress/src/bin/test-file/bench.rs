@@ -2,7 +2,10 @@
 
 //! The device on the bench, and what all checks need of it.
 
+use std::fs;
+use std::io;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use evgen_stress::check::{Failure, PATIENCE, cannot, expect, wait_until};
@@ -76,6 +79,14 @@ impl Bench {
             all.extend(events);
         }
         Ok(all)
+    }
+
+    /// The files that the driver has in debugfs for this device.
+    pub fn debugfs_files(&self) -> Result<Vec<PathBuf>, Failure> {
+        let folder = format!("/sys/kernel/debug/evgen/evgen{}", self.index);
+        let entries = fs::read_dir(folder).map_err(cannot("list debugfs"))?;
+        let paths: io::Result<_> = entries.map(|entry| Ok(entry?.path())).collect();
+        paths.map_err(cannot("list debugfs"))
     }
 
     /// Events that wait to be read.

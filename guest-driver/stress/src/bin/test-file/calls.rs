@@ -10,11 +10,22 @@ use evgen_stress::device::Device;
 use evgen_uapi::{ADD, AddEvent, COUNTERS, Counters, EVENT_SIZE, GET_EVENT, INJECT, WAIT_DRAINED};
 use rustix::io::Errno;
 use rustix::ioctl::{Getter, Ioctl, IoctlOutput, Opcode, Setter, ioctl};
+use rustix::process::{Pid, Signal, getpid};
 
 use crate::bench::Answer;
 
 /// Addresses where a program has nothing: no page, hardly a page, the kernel.
 pub const NOWHERE: [usize; 3] = [0, 0x1000, 0xffff_ffff_8000_0000];
+
+/// Sends a signal to a thread of this program, which must handle it.
+pub fn send(signal: Signal, thread: Pid) -> Answer<()> {
+    let (process, thread) = (getpid().as_raw_pid(), thread.as_raw_pid());
+    // SAFETY: the arguments are integers.
+    match unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal.as_raw()) } {
+        0 => Ok(()),
+        _ => Err(last_errno()),
+    }
+}
 
 /// `ioctl` with any command, and an argument that points to nowhere.
 pub fn ioctl_nowhere(device: &Device, command: Opcode, nowhere: usize) -> Answer<()> {

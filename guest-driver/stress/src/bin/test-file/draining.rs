@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use evgen_stress::device::{Device, Mode};
 use evgen_stress::ktap::Outcome;
+use evgen_stress::signals::Interrupted;
 use evgen_uapi::EVENT_SIZE;
 use rustix::io::{Errno, read};
 
 use crate::bench::{Answer, Bench, Failure, expect};
 use crate::calls::wait_drained;
 use crate::interrupted::{NO_PAGE_FAULTS, stuck_reader};
-use crate::signals::Signal;
 use crate::sleeper::Sleeper;
 
 /// Without an event it succeeds at once, whatever the time.
@@ -78,11 +78,15 @@ pub fn all_are_woken(bench: &mut Bench) -> Result<(), Failure> {
 /// A signal ends it, even one after which other calls are made again.
 pub fn ended_by_signals(bench: &mut Bench) -> Result<(), Failure> {
     bench.add(1)?;
-    for signal in [Signal::Restarts, Signal::Ends] {
+    for interrupted in [Interrupted::Restarts, Interrupted::Fails] {
         let waiter = waiter(bench, u32::MAX)?;
         waiter.wait_until_asleep()?;
-        waiter.signal(signal)?;
-        expect(&format!("{signal:?}"), waiter.answer()?, Err(Errno::INTR))?;
+        waiter.interrupt(interrupted)?;
+        expect(
+            &format!("{interrupted:?}"),
+            waiter.answer()?,
+            Err(Errno::INTR),
+        )?;
     }
     Ok(())
 }

@@ -3,7 +3,10 @@
 //! What the driver refuses, and how.
 
 use evgen_stress::device::{DeviceError, Mode};
-use evgen_uapi::{ADD, AddEvent, COUNTERS, EVENT_SIZE, GET_EVENT, INJECT, WAIT_DRAINED};
+use evgen_uapi::{
+    ADD, AddEvent, COUNTERS, EVENT_SIZE, GET_EVENT, INJECT, INJECT_DEFERRED, SET_COALESCING,
+    WAIT_DRAINED,
+};
 use rustix::fs::{OFlags, SeekFrom, fcntl_getfl, fcntl_setfl, seek};
 use rustix::io::{Errno, read, write};
 
@@ -39,6 +42,8 @@ pub fn bad_pointers(bench: &mut Bench) -> Result<(), Failure> {
         ("COUNTERS", COUNTERS),
         ("GET_EVENT", GET_EVENT),
         ("WAIT_DRAINED", WAIT_DRAINED),
+        ("INJECT_DEFERRED", INJECT_DEFERRED),
+        ("SET_COALESCING", SET_COALESCING),
     ] {
         for nowhere in NOWHERE {
             let answer = calls::ioctl_nowhere(&bench.device, command, nowhere);

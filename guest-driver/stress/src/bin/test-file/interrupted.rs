@@ -2,18 +2,20 @@
 
 //! Signals that come while a call waits.
 
+use std::fs;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
 use evgen_stress::device::{Device, Mode};
 use evgen_stress::ktap::Outcome;
+use evgen_stress::signals::Interrupted;
 use evgen_uapi::{AddEvent, EVENT_SIZE};
 use rustix::io::{Errno, read};
 
 use crate::bench::{Answer, Bench, Failure, cannot, events_in, expect, expect_events};
 use crate::calls;
 use crate::memory::Absent;
-use crate::signals::Signal;
 use crate::sleeper::Sleeper;
 
 type Call = fn(&Device) -> Answer<()>;
@@ -23,7 +25,7 @@ type Call = fn(&Device) -> Answer<()>;
 pub fn restarted(bench: &mut Bench) -> Result<(), Failure> {
     let reader = reader(&bench.open(Mode::Blocking)?)?;
     for _ in 0..3 {
-        reader.signal(Signal::Restarts)?;
+        reader.interrupt(Interrupted::Restarts)?;
         reader.wait_until_asleep()?;
     }
     let added = bench.add(1)?;
@@ -34,7 +36,7 @@ pub fn restarted(bench: &mut Bench) -> Result<(), Failure> {
 /// A `read` that waits fails with `EINTR` after a signal whose handler does not.
 pub fn ended(bench: &mut Bench) -> Result<(), Failure> {
     let reader = reader(&bench.open(Mode::Blocking)?)?;
-    reader.signal(Signal::Ends)?;
+    reader.interrupt(Interrupted::Fails)?;
     expect("read", reader.answer()?, Err(Errno::INTR))
 }
 
@@ -45,11 +47,11 @@ pub fn steals_no_waking(bench: &mut Bench) -> Result<(), Failure> {
         let (one, other) = (reader(&file)?, reader(&file)?);
         // As close together as possible, in either order.
         if round % 2 == 0 {
-            one.send(Signal::Ends)?;
+            one.send(Interrupted::Fails)?;
         }
         let added = bench.add(1)?;
         if round % 2 == 1 {
-            one.send(Signal::Ends)?;
+            one.send(Interrupted::Fails)?;
         }
         match one.answer()? {
             Err(Errno::INTR) => {
@@ -86,11 +88,18 @@ pub fn behind_a_page_fault(bench: &mut Bench) -> Result<Outcome, Failure> {
     for (name, call) in waits {
         let file = Arc::clone(&file);
         let sleeper = Sleeper::asleep(name, move || call(&file))?;
-        sleeper.signal(Signal::Restarts)?;
+        sleeper.interrupt(Interrupted::Restarts)?;
         sleeper.wait_until_asleep()?;
-        sleeper.signal(Signal::Ends)?;
+        sleeper.interrupt(Interrupted::Fails)?;
         expect(name, sleeper.answer()?, Err(Errno::INTR))?;
     }
+    // Who only looks waits for nobody.
+    let looks = bench.debugfs_files()?;
+    let looker = Sleeper::start("a look at debugfs", move || {
+        let texts: io::Result<Vec<_>> = looks.into_iter().map(fs::read).collect();
+        texts
+    })?;
+    looker.answer()?.map_err(cannot("read debugfs"))?;
     stuck.page.provide();
     expect("the stuck read", stuck.reader.answer()?, Ok(EVENT_SIZE))?;
     expect_events(

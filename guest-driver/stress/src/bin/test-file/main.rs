@@ -12,7 +12,6 @@ mod polling;
 mod reading;
 mod removal;
 mod sharing;
-mod signals;
 mod sleeper;
 
 use std::process::ExitCode;
@@ -153,7 +152,7 @@ fn main() -> ExitCode {
 
 /// Whether all promises are kept.
 fn check_all(index: usize) -> Result<bool, Failure> {
-    signals::handle().map_err(cannot("handle signals"))?;
+    sleeper::handle_signals().map_err(cannot("handle signals"))?;
     let mut bench = Bench::new(index)?;
     Ok(ktap::check_all(&CHECKS, |check| {
         bench.restore()?;

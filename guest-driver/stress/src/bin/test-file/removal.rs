@@ -8,7 +8,10 @@ use std::time::Instant;
 
 use evgen_stress::device::{Device, DeviceError, Mode};
 use evgen_stress::ktap::Outcome;
-use evgen_uapi::{ADD, AddEvent, COUNTERS, EVENT_SIZE, GET_EVENT, INJECT, WAIT_DRAINED};
+use evgen_uapi::{
+    ADD, AddEvent, COUNTERS, EVENT_SIZE, GET_EVENT, INJECT, INJECT_DEFERRED, RESET, SET_COALESCING,
+    WAIT_DRAINED,
+};
 use rustix::event::{PollFlags, epoll};
 use rustix::io::{Errno, read};
 
@@ -152,7 +155,17 @@ fn expect_gone(file: &Device) -> Result<(), Failure> {
         let answer = read(file, &mut [0; EVENT_SIZE][..length]);
         expect("read, gone", answer, Err(Errno::NODEV))?;
     }
-    for command in [ADD, INJECT, COUNTERS, GET_EVENT, WAIT_DRAINED, 0] {
+    for command in [
+        ADD,
+        INJECT,
+        COUNTERS,
+        GET_EVENT,
+        WAIT_DRAINED,
+        INJECT_DEFERRED,
+        SET_COALESCING,
+        RESET,
+        0,
+    ] {
         let answer = calls::ioctl_nowhere(file, command, NOWHERE[0]);
         expect(&format!("ioctl {command:#x}, gone"), answer, gone)?;
     }

@@ -3,15 +3,18 @@
 //! A call of the driver that is to sleep, in a thread of its own.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 
 use evgen_stress::ktap::Wrong;
+use evgen_stress::signals::{self, Interrupted};
+use rustix::io::Errno;
+use rustix::process::Signal;
 use rustix::thread::{Pid, gettid};
 
 use crate::bench::{Failure, PATIENCE, cannot, wait_until};
-use crate::signals::{Signal, handled};
+use crate::calls;
 
 /// The system calls in which a driver can let a program sleep.
 const CALLS: [i64; 6] = [
@@ -22,6 +25,21 @@ const CALLS: [i64; 6] = [
     libc::SYS_epoll_wait,
     libc::SYS_epoll_pwait,
 ];
+
+/// Sets up the handlers of the signals that a [`Sleeper`] can be sent.
+pub fn handle_signals() -> io::Result<()> {
+    for interrupted in [Interrupted::Restarts, Interrupted::Fails] {
+        signals::interrupt_on(signal(interrupted), interrupted)?;
+    }
+    Ok(())
+}
+
+fn signal(interrupted: Interrupted) -> Signal {
+    match interrupted {
+        Interrupted::Restarts => Signal::USR1,
+        Interrupted::Fails => Signal::USR2,
+    }
+}
 
 /// A thread that makes a call.
 pub struct Sleeper<T> {
@@ -72,31 +90,37 @@ impl<T: Send + 'static> Sleeper<T> {
 
     /// Whether it sleeps in its call.
     pub fn sleeps(&self) -> Result<bool, Failure> {
-        let path = format!("/proc/self/task/{}/syscall", self.thread);
-        match fs::read_to_string(path) {
-            Ok(text) => {
-                let number = text.split(' ').next().unwrap_or_default();
-                Ok(number.parse().is_ok_and(|number| CALLS.contains(&number)))
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(cannot("see where a thread is")(error)),
-        }
+        let text = self.look("syscall")?;
+        let number = text.split(' ').next().unwrap_or_default();
+        Ok(number.parse().is_ok_and(|number| CALLS.contains(&number)))
+    }
+
+    /// What the kernel says of its thread; nothing if that has ended.
+    fn look(&self, file: &str) -> Result<String, Failure> {
+        let path = format!("/proc/self/task/{}/{file}", self.thread);
+        fs::read_to_string(path).or_else(|error| match error.kind() {
+            ErrorKind::NotFound => Ok(String::new()),
+            _ if error.raw_os_error() == Some(libc::ESRCH) => Ok(String::new()),
+            _ => Err(cannot("see what a thread does")(error)),
+        })
     }
 
     /// Sends it a signal, and waits until that is handled.
-    pub fn signal(&self, signal: Signal) -> Result<(), Failure> {
-        let before = handled();
-        signal.send(self.thread).map_err(cannot("send a signal"))?;
+    pub fn interrupt(&self, interrupted: Interrupted) -> Result<(), Failure> {
+        self.send(interrupted)?;
         wait_until(&format!("{} takes a signal", self.what), || {
-            Ok(handled() > before)
+            let status = self.look("status")?;
+            let mut lines = status.lines();
+            let pending = lines.find_map(|line| line.strip_prefix("SigPnd:\t"));
+            Ok(pending.is_none_or(|mask| mask.bytes().all(|digit| digit == b'0')))
         })
     }
 
     /// Sends it a signal, if it has not ended yet.
-    pub fn send(&self, signal: Signal) -> Result<(), Failure> {
-        match signal.send(self.thread) {
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
-            sent => sent.map_err(cannot("send a signal")),
+    pub fn send(&self, interrupted: Interrupted) -> Result<(), Failure> {
+        match calls::send(signal(interrupted), self.thread) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(error) => Err(cannot("send a signal")(error)),
         }
     }
 
