@@ -16,6 +16,7 @@ guest_tests() {
     fi
     check 'demo: 100,000 events, all accounted for' demo_balances
     check 'a withheld event turns stress red, storm.sh' withheld_event_is_found
+    check 'torture: every actor and all unrest, the law at every pause' torture_balances
     check 'BUSTED control: a driver with one lock taken away is caught' busted_driver_is_caught
     check 'control socket: all that it can do to a running guest' control_socket
     check 'each fault on its own is survived, and a token repeats a storm' each_fault_is_survived
@@ -283,6 +284,24 @@ million_events_reconcile() {
     done
     echo "$stormed events stormed"
     ((stormed >= 1000000))
+}
+
+# The rounds of this seed have everything in them.
+torture_balances() {
+    local storms=(--storm 'rate=1000,burst=8,seconds=3,corrupt-checksum=40,duplicate-event=40'
+        --storm 'rate=1000,burst=8,seconds=3'
+        --storm 'rate=1000,burst=8,seconds=3,lost-interrupt=40,hang=4000,self-reset=4000') what
+    expect 0 '^# End of test: SUCCESS: 3 of 3 rounds good, .* 0 unaccounted for' \
+        boot --timeout 280 --devices 2 "${storms[@]}" --run 'torture --seed 1 --seconds 15'
+    for what in write 'read --how block' 'read --how try' 'read --how one' 'poll --by poll' \
+        'poll --by level' 'poll --by edge' drain count browse coalesce reset fork \
+        'stutter [1-9]' 'signals [1-9]' 'shuffle [1-9]' 'onoff [1-9]' 'unbind [1-9]'; do
+        grep -q "^# round .* $what" "$work/said" || { echo "nobody does '$what'" && return 1; }
+    done
+    if grep '^# SKIP' "$work/said" | grep -v 'slab'; then
+        echo 'a stock kernel can do all that'
+        return 1
+    fi
 }
 
 withheld_event_is_found() {

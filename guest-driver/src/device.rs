@@ -22,15 +22,14 @@ use crate::{
         identity::MAX_RINGS,
     },
     deferred::DeferredInjections,
-    event_list::{Entry, EventList, Evicted, Node},
+    event_list::{EventList, Evicted},
     kernel_additions::completion::wait_interruptible_timeout,
     measured_lock::{LockFigures, Measured, MeasuredGuard, MeasuredLock},
+    node::{Entry, Node},
     registers::{DeviceCounters, Gathering, Registers},
     trace,
     trouble::{Noticed, Told, Trouble},
-    uapi::{
-        AddEvent, Coalescing, Counters, COALESCING_EVENTS_MAX, COALESCING_MICROSECONDS_MAX,
-    },
+    uapi::{AddEvent, Coalescing, Counters, COALESCING_EVENTS_MAX, COALESCING_MICROSECONDS_MAX},
 };
 
 /// How long to wait before a device that does not answer is asked again.
@@ -190,10 +189,9 @@ impl Device {
         }
     }
 
-    /// Tells those who wait that an event came.
+    /// Tells those who wait that events came.
     ///
-    /// All of them: waits are exclusive, and one that a signal ends would take the only wake-up
-    /// with it.
+    /// All who wait: more events than one may have come at a time.
     pub(crate) fn notify(&self) {
         self.changed.notify_all();
     }

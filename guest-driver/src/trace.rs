@@ -49,7 +49,9 @@ macro_rules! tracepoints {
                     }
                 }
                 #[cfg(not(CONFIG_TRACEPOINTS))]
-                let _ = ($($argument),*);
+                if false {
+                    let _: ($($c_type),*) = ($($value),*);
+                }
             }
         )*
     };

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 /// Vendor and device ID of evgen, as sysfs shows them (datasheet, "On the bus").
 const EVGEN: [&str; 2] = ["0x1234", "0x4556"];
-const DEVICES: &str = "/sys/bus/pci/devices";
+pub(crate) const DEVICES: &str = "/sys/bus/pci/devices";
 
 /// Offset of Command in configuration space.
 pub const COMMAND: u64 = 0x04;
@@ -62,14 +62,10 @@ pub struct Function {
 }
 
 impl Function {
-    /// The evgen function number `index`, by rising address: so the driver numbers them too.
+    /// The evgen function number `index`, by rising address: so the driver numbers them too, as long
+    /// as none was unbound.
     pub fn find(index: usize) -> Result<Self, FunctionError> {
-        let devices = Path::new(DEVICES);
-        let entries = fs::read_dir(devices).map_err(failed("list", devices))?;
-        let mut folders: Vec<PathBuf> = entries
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|folder| is_evgen(folder))
-            .collect();
+        let mut folders = folders()?;
         folders.sort();
         let count = folders.len();
         let folder = folders
@@ -86,6 +82,11 @@ impl Function {
             config: config.map_err(failed("open", &path))?,
             folder,
         })
+    }
+
+    /// Number of evgen functions.
+    pub fn count() -> Result<usize, FunctionError> {
+        Ok(folders()?.len())
     }
 
     /// The file behind which BAR `index` is.
@@ -123,6 +124,11 @@ impl Function {
         Err(FunctionError::NoCapability { id })
     }
 
+    /// Resets the function. If a driver has it, that one is not told.
+    pub fn reset(&self) -> Result<(), FunctionError> {
+        order(&self.folder.join("reset"), "1")
+    }
+
     /// Takes the function from its driver. What this gives binds it again.
     pub fn unbind(&self) -> Result<Unbound<'_>, FunctionError> {
         let link = self.folder.join("driver");
@@ -146,23 +152,34 @@ pub struct Unbound<'function> {
 impl Unbound<'_> {
     /// Resets the function.
     pub fn reset(&self) -> Result<(), FunctionError> {
-        order(&self.function.folder.join("reset"), "1")
+        self.function.reset()
     }
 
     /// Gives it back to its driver.
-    pub fn bind(self) -> Result<(), FunctionError> {
+    pub fn bind(&self) -> Result<(), FunctionError> {
         order(&self.driver.join("bind"), &self.function.address)
     }
 }
 
-fn order(path: &Path, what: &str) -> Result<(), FunctionError> {
+/// Writes `what` to a file of sysfs.
+pub(crate) fn order(path: &Path, what: &str) -> Result<(), FunctionError> {
     // Not created if it is not there, as `fs::write` would.
     let file = OpenOptions::new().write(true).open(path);
     file.and_then(|file| file.write_all_at(what.as_bytes(), 0))
         .map_err(failed("write", path))
 }
 
-fn is_evgen(folder: &Path) -> bool {
+fn folders() -> Result<Vec<PathBuf>, FunctionError> {
+    let devices = Path::new(DEVICES);
+    let entries = fs::read_dir(devices).map_err(failed("list", devices))?;
+    Ok(entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|folder| is_evgen(folder))
+        .collect())
+}
+
+/// Whether this is the folder of an evgen function.
+pub(crate) fn is_evgen(folder: &Path) -> bool {
     ["vendor", "device"]
         .into_iter()
         .zip(EVGEN)
@@ -171,7 +188,7 @@ fn is_evgen(folder: &Path) -> bool {
         })
 }
 
-fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FunctionError {
+pub(crate) fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FunctionError {
     let path = path.to_owned();
     move |source| FunctionError::File { what, path, source }
 }

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! Takes devices away from under programs that use them, and checks that nothing is left behind.
+
+mod actors;
+mod gone;
+mod load;
+mod options;
+mod rounds;
+mod series;
+mod trouble;
+mod works;
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use clap::{Parser, ValueEnum};
+use evgen_stress::exit_device::ExitDevice;
+use evgen_stress::leaks::Figures;
+use evgen_stress::slot::Slot;
+use evgen_stress::status;
+use evgen_stress::thousands::thousands;
+
+use options::{Kind, Options};
+use trouble::Trouble;
+
+/// Rounds of each kind, for each device, after which lists and caches are as large as they get.
+const WARM_UP: u64 = 3;
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    ExitCode::from(test(&options).unwrap_or_else(|trouble| {
+        say(format_args!("Bail out! {trouble}"));
+        trouble.status()
+    }))
+}
+
+/// Does all kinds, with two results each: what happened, and what is left of it.
+fn test(options: &Options) -> Result<u8, Trouble> {
+    let slots = Slot::all()?;
+    if slots.is_empty() {
+        return Err(Trouble::NoDevice);
+    }
+    let seed = options.seed.unwrap_or_else(new_seed);
+    let kinds = options.kinds();
+    say(format_args!("KTAP version 1\n1..{}", 2 * kinds.len()));
+    say(format_args!(
+        "# test-removal: seed {seed}, devices {}",
+        slots.len()
+    ));
+    let mut good = true;
+    for (number, &kind) in (0..).zip(&kinds) {
+        good &= test_kind(number, kind, &slots, seed, options)?;
+    }
+    Ok(if good { status::OK } else { status::FINDING })
+}
+
+fn test_kind(
+    number: u64,
+    kind: Kind,
+    slots: &[Slot],
+    seed: u64,
+    options: &Options,
+) -> Result<bool, Trouble> {
+    let name = kind.to_possible_value();
+    let name = name.as_ref().map_or("", |name| name.get_name());
+    tell_the_machine();
+    let devices = match kind {
+        Kind::Unbind | Kind::Surprise => slots.len() as u64,
+        Kind::Module => 1,
+    };
+    series::play(kind, slots, WARM_UP * devices, !seed, options)?;
+    let before = Figures::now()?;
+    let start = Instant::now();
+    let back = series::play(kind, slots, options.rounds, seed, options)?;
+    let rounds = thousands(options.rounds.cast_signed());
+    say(format_args!(
+        "ok {} - {name}: {rounds} rounds in {} s, {} sleepers came back, the slowest after {} ms, {} calls on old files gave ENODEV",
+        2 * number + 1,
+        start.elapsed().as_secs(),
+        thousands(back.sleepers.cast_signed()),
+        back.slowest.as_millis(),
+        thousands(back.calls.cast_signed()),
+    ));
+    let growth = Figures::now()?.growth_since(&before, options.rounds);
+    let (leaks, rest): (Vec<_>, Vec<_>) = growth.iter().partition(|growth| growth.is_leak());
+    rest.iter()
+        .for_each(|growth| say(format_args!("# {growth}")));
+    leaks
+        .iter()
+        .for_each(|leak| say(format_args!("# LEAK {leak}")));
+    let result = if leaks.is_empty() { "ok" } else { "not ok" };
+    say(format_args!(
+        "{result} {} - {name}: nothing leaks",
+        2 * number + 2
+    ));
+    Ok(leaks.is_empty())
+}
+
+/// Puts the mark on the machine's timeline upon which it starts the next storm that it was asked for.
+fn tell_the_machine() {
+    match ExitDevice::of_this_machine() {
+        Ok(Some(machine)) => machine.mark("ready"),
+        Ok(None) => {}
+        Err(error) => eprintln!("test-removal: no storm will come from the host: {error}"),
+    }
+}
+
+fn new_seed() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(1, |now| u64::from(now.subsec_nanos()) ^ now.as_secs())
+}
+
+/// Prints a line. Whoever reads the output may go away; the verdict is in the exit status too.
+fn say(line: impl Display) {
+    let _ = writeln!(io::stdout(), "{line}");
+}

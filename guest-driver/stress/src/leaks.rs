@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! Whether the kernel has more of something than it had: objects, pages, interrupts, files.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::thousands::thousands;
+
+const SLABS: &str = "/sys/kernel/slab";
+const MEMORY: &str = "/proc/meminfo";
+/// How often the figures are read; the smallest counts. Memory that is freed later, by RCU or a work
+/// item, is so by the last time.
+const READINGS: usize = 4;
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Something that tells of leaks cannot be read.
+#[derive(Debug, Error)]
+#[error("cannot {what} {}, which tells of leaks: {source}", path.display())]
+pub struct LeakError {
+    what: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unit {
+    /// Things whose number must be the same.
+    Exact,
+    /// Objects of one slab cache, in which the whole kernel has some.
+    Objects,
+    /// Memory, of which the whole kernel uses some.
+    Kibibytes,
+}
+
+/// What there was at one time, by name. All are counts of which less is better.
+#[derive(Clone, Debug, Default)]
+pub struct Figures(BTreeMap<(Unit, String), u64>);
+
+/// Something of which there is more than there was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Growth {
+    /// Of what.
+    pub name: String,
+    /// Its unit.
+    pub unit: Unit,
+    /// How much there was.
+    pub before: u64,
+    /// How much there is.
+    pub after: u64,
+    /// By how much it may have grown.
+    pub allowed: u64,
+}
+
+impl Growth {
+    /// Whether it is a leak.
+    pub fn is_leak(&self) -> bool {
+        self.after - self.before > self.allowed
+    }
+}
+
+impl fmt::Display for Growth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = match self.unit {
+            Unit::Exact => "",
+            Unit::Objects => " objects",
+            Unit::Kibibytes => " KiB",
+        };
+        let number = |number: u64| thousands(number.cast_signed());
+        write!(
+            f,
+            "{}: {}, then {}{unit}: {} more, {} allowed",
+            self.name,
+            number(self.before),
+            number(self.after),
+            number(self.after - self.before),
+            number(self.allowed)
+        )
+    }
+}
+
+impl Figures {
+    /// What there is now. Nobody must use the driver meanwhile. Takes some seconds.
+    pub fn now() -> Result<Self, LeakError> {
+        let mut least = Self::default();
+        for _ in 0..READINGS {
+            thread::sleep(PAUSE);
+            let reading = Self::read()?;
+            for (name, value) in reading.0 {
+                let entry = least.0.entry(name).or_insert(value);
+                *entry = value.min(*entry);
+            }
+        }
+        Ok(least)
+    }
+
+    fn read() -> Result<Self, LeakError> {
+        // What the kernel keeps for later, it gives back now.
+        order(Path::new("/proc/sys/vm/drop_caches"), "3")?;
+        let mut figures = BTreeMap::new();
+        for (name, count) in [
+            ("lines of /proc/interrupts", lines("/proc/interrupts")?),
+            ("lines of /proc/iomem", lines("/proc/iomem")?),
+            ("PCI devices", entries("/sys/bus/pci/devices", "")?),
+            ("files /dev/evgenN", entries("/dev", "evgen")?),
+            ("files open in the driver", users()?),
+            (
+                "folders in debugfs",
+                entries("/sys/kernel/debug/evgen", "").unwrap_or(0),
+            ),
+        ] {
+            figures.insert((Unit::Exact, name.to_owned()), count);
+        }
+        for (name, count) in slabs()? {
+            figures.insert((Unit::Objects, format!("slab {name}")), count);
+        }
+        let text = read(Path::new(MEMORY))?;
+        for (name, kibibytes) in memory(&text) {
+            figures.insert((Unit::Kibibytes, name.to_owned()), kibibytes);
+        }
+        Ok(Self(figures))
+    }
+
+    /// What has grown since `before`, in `rounds` rounds of which each may leak.
+    pub fn growth_since(&self, before: &Self, rounds: u64) -> Vec<Growth> {
+        self.0
+            .iter()
+            .filter_map(|((unit, name), &after)| {
+                let before = before.0.get(&(*unit, name.clone())).copied().unwrap_or(0);
+                (after > before).then(|| Growth {
+                    name: name.clone(),
+                    unit: *unit,
+                    before,
+                    after,
+                    allowed: allowed(*unit, rounds),
+                })
+            })
+            .collect()
+    }
+}
+
+/// By how much a figure may grow in so many rounds.
+fn allowed(unit: Unit, rounds: u64) -> u64 {
+    match unit {
+        Unit::Exact => 0,
+        Unit::Objects => 64 + rounds / 2,
+        Unit::Kibibytes => 1024 + rounds * 2,
+    }
+}
+
+/// The objects in use, by cache. Caches that are the same under two names come once.
+fn slabs() -> Result<Vec<(String, u64)>, LeakError> {
+    let folder = Path::new(SLABS);
+    let list = fs::read_dir(folder).map_err(failed("list", folder))?;
+    let mut slabs = Vec::new();
+    for entry in list.flatten() {
+        // The other names of a cache are links to it.
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        order(&entry.path().join("shrink"), "1")?;
+        let text = read(&entry.path().join("objects"))?;
+        let count = text.split_ascii_whitespace().next();
+        if let Some(count) = count.and_then(|count| count.parse().ok()) {
+            slabs.push((entry.file_name().to_string_lossy().into_owned(), count));
+        }
+    }
+    Ok(slabs)
+}
+
+/// Memory in use, in KiB, from `/proc/meminfo`.
+fn memory(text: &str) -> Vec<(&'static str, u64)> {
+    let value = |name: &str| {
+        text.lines().find_map(|line| {
+            let value = line.strip_prefix(name)?.strip_prefix(':')?;
+            value.split_ascii_whitespace().next()?.parse::<u64>().ok()
+        })
+    };
+    let used = value("MemTotal")
+        .zip(value("MemAvailable"))
+        .map(|(total, available)| total.saturating_sub(available));
+    [
+        ("memory in use", used),
+        ("memory of each CPU", value("Percpu")),
+        ("mapped kernel memory", value("VmallocUsed")),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name, value?)))
+    .collect()
+}
+
+fn lines(path: &'static str) -> Result<u64, LeakError> {
+    Ok(read(Path::new(path))?.lines().count() as u64)
+}
+
+fn entries(folder: &'static str, prefix: &str) -> Result<u64, LeakError> {
+    let folder = Path::new(folder);
+    let entries = fs::read_dir(folder).map_err(failed("list", folder))?;
+    let fits = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(prefix);
+    Ok(entries.flatten().filter(fits).count() as u64)
+}
+
+fn users() -> Result<u64, LeakError> {
+    let path = Path::new("/sys/module/evgen/refcnt");
+    read(path)?
+        .trim()
+        .parse()
+        .map_err(|_| failed("understand", path)(io::ErrorKind::InvalidData.into()))
+}
+
+fn order(path: &Path, what: &str) -> Result<(), LeakError> {
+    let file = OpenOptions::new().write(true).open(path);
+    file.and_then(|mut file| file.write_all(what.as_bytes()))
+        .map_err(failed("write", path))
+}
+
+fn read(path: &Path) -> Result<String, LeakError> {
+    fs::read_to_string(path).map_err(failed("read", path))
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LeakError {
+    let path = path.to_owned();
+    move |source| LeakError { what, path, source }
+}
