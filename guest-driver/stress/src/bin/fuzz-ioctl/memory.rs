@@ -154,21 +154,22 @@ impl Memory {
         }
     }
 
-    /// Writes as much of `bytes` to `address` as can be there.
+    /// Writes as much of `bytes` to `address` as can be there, also where only this can write.
     pub fn put(&self, address: Address, bytes: &[u8]) -> Result<(), Errno> {
-        for (index, &byte) in bytes.iter().enumerate() {
-            let position = address.0.wrapping_add(index);
-            let read_only = self.page_of(position) == Some(READ_ONLY);
-            if read_only {
-                self.protect_read_only(MprotectFlags::READ | MprotectFlags::WRITE)?;
-            }
-            if read_only || self.is_writable(position) {
+        let positions = (0..bytes.len()).map(|index| address.0.wrapping_add(index));
+        let is_read_only = |position| self.page_of(position) == Some(READ_ONLY);
+        let protected = positions.clone().any(is_read_only);
+        if protected {
+            self.protect_read_only(MprotectFlags::READ | MprotectFlags::WRITE)?;
+        }
+        for (position, &byte) in positions.zip(bytes) {
+            if is_read_only(position) || self.is_writable(position) {
                 // SAFETY: the page is mapped and writable, and no reference to it exists.
                 unsafe { pointer(position).write_volatile(byte) };
             }
-            if read_only {
-                self.protect_read_only(MprotectFlags::READ)?;
-            }
+        }
+        if protected {
+            self.protect_read_only(MprotectFlags::READ)?;
         }
         Ok(())
     }
@@ -219,7 +220,7 @@ pub fn vanish(mut random: Rng, stop: &AtomicBool) -> Result<(), Errno> {
     let length = VANISHING_PAGES * PAGE;
     let writable = ProtFlags::READ | ProtFlags::WRITE;
     let mut flags = MapFlags::PRIVATE | MapFlags::FIXED_NOREPLACE;
-    let pause = |random: &mut Rng| thread::sleep(Duration::from_micros(random.u64(0..300)));
+    let pause = |random: &mut Rng| thread::sleep(Duration::from_micros(random.u64(0..2000)));
     while !stop.load(Ordering::Relaxed) {
         // SAFETY: nothing was there at first, nobody else maps anything there, and no reference to it
         // exists.
