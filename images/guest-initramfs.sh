@@ -7,7 +7,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 # shellcheck source=images/cache.sh
 . "$here/cache.sh"
 
-readonly tests=(stress test-file test-inject-event test-msix test-read-events test-removal torture)
+readonly tests=(evgen-cat fuzz-ioctl stress test-driver test-file test-inject-deferred-event test-inject-event test-msix test-poll test-read-events test-removal torture)
 
 build() {
     local tree=$1/tree applet

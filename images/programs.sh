@@ -3,9 +3,9 @@
 #
 # programs.sh [PACKAGE…]
 #
-# Prints the folder of the static programs: lockstorm, which runs on the host, and init,
-# stress and test-*, which run in the guest; or those of each PACKAGE. Cargo itself knows what
-# is out of date.
+# Prints the folder of the static programs: lockstorm, which runs on the host, and init, stress,
+# evgen-cat, fuzz-ioctl and test-*, which run in the guest; or those of each PACKAGE. Cargo itself
+# knows what is out of date.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 # shellcheck source=images/cache.sh

@@ -22,15 +22,14 @@ use crate::{
         identity::MAX_RINGS,
     },
     deferred::DeferredInjections,
-    event_list::{Entry, EventList, Evicted, Node},
+    event_list::{EventList, Evicted},
     kernel_additions::completion::wait_interruptible_timeout,
     measured_lock::{LockFigures, Measured, MeasuredGuard, MeasuredLock},
+    node::{Entry, Node},
     registers::{DeviceCounters, Gathering, Registers},
     trace,
     trouble::{Noticed, Told, Trouble},
-    uapi::{
-        AddEvent, Coalescing, Counters, COALESCING_EVENTS_MAX, COALESCING_MICROSECONDS_MAX,
-    },
+    uapi::{AddEvent, Coalescing, Counters, COALESCING_EVENTS_MAX, COALESCING_MICROSECONDS_MAX},
 };
 
 /// How long to wait before a device that does not answer is asked again.
@@ -43,20 +42,21 @@ pub(crate) struct Device {
     rings: usize,
     registers: Registers,
 
-    /// Serialises process context: adding events, doorbells, reading counters, and readers, which
-    /// would otherwise give each other's events out of order. Held while events are copied to a
-    /// program, never while waiting for events.
+    /// Serialises process context: adding events, doorbells, coalescing, reading counters, and
+    /// readers, which would otherwise give each other's events out of order. Held while events are
+    /// copied to a program, never while waiting for events.
     ///
-    /// Lock order: taken with no other lock held; `events` may be taken inside.
+    /// Lock order: taken with no other lock held; `events` or `gathering` may be taken inside.
     #[pin]
     process: MeasuredLock<Process, MutexBackend>,
 
-    /// The events, shared with the interrupt handlers and the watchdog, and whether the device is
-    /// gone. Taken in process, hard-IRQ and soft-IRQ context. Nothing under it sleeps, allocates,
-    /// frees, or copies to or from a program.
+    /// The events, shared with the interrupt handlers, the timers and the work that makes nodes; all
+    /// that is counted; which reset is wanted; and whether the device is gone. Taken in process,
+    /// hard-IRQ and soft-IRQ context. Nothing under it sleeps, allocates, frees, or copies to or from
+    /// a program.
     ///
-    /// Lock order: innermost; taken inside `process`, and inside a ring's lock by its handler and
-    /// by the watchdog.
+    /// Lock order: innermost; taken inside `process`, inside the lock of the deferred injections, and
+    /// inside a ring's lock by its handler and by the watchdog.
     #[pin]
     events: MeasuredLock<EventList, SpinLockIrqBackend>,
 
@@ -190,10 +190,9 @@ impl Device {
         }
     }
 
-    /// Tells those who wait that an event came.
+    /// Tells those who wait that events came.
     ///
-    /// All of them: waits are exclusive, and one that a signal ends would take the only wake-up
-    /// with it.
+    /// All who wait: more events than one may have come at a time.
     pub(crate) fn notify(&self) {
         self.changed.notify_all();
     }
@@ -321,9 +320,11 @@ impl Device {
         loop {
             let process = self.lock()?;
             let mut gathering = self.gathering.lock();
-            // Before the device has it: from now on it is written whenever the ring is set up.
-            gathering[ring] = wanted;
             let result = self.registers.set_gathering(ring, wanted);
+            if result.is_ok() {
+                // From now on it is written whenever the ring is set up.
+                gathering[ring] = wanted;
+            }
             drop(gathering);
             drop(process);
             match result {

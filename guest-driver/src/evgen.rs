@@ -17,6 +17,7 @@ mod file;
 mod interrupts;
 mod kernel_additions;
 mod measured_lock;
+mod node;
 mod pci_driver;
 mod quarantine;
 mod refill;
@@ -24,6 +25,7 @@ mod registers;
 mod reset;
 mod ring;
 mod rings;
+mod service;
 mod trace;
 mod trouble;
 #[allow(

@@ -86,14 +86,8 @@ impl MiscDevice for OpenFile {
         device.check_present()?;
         let arg = UserPtr::from_addr(arg);
         match cmd {
-            uapi::ADD => {
-                let event: AddEvent = UserSlice::new(arg, size_of::<AddEvent>()).reader().read()?;
-                device.add(&event)?;
-            }
-            uapi::INJECT => {
-                let ring: u32 = UserSlice::new(arg, size_of::<u32>()).reader().read()?;
-                device.inject(ring)?;
-            }
+            uapi::ADD => device.add(&argument(arg)?)?,
+            uapi::INJECT => device.inject(argument(arg)?)?,
             uapi::COUNTERS => {
                 let counters = device.counters()?;
                 UserSlice::new(arg, size_of::<Counters>())
@@ -107,22 +101,9 @@ impl MiscDevice for OpenFile {
                     return Err(EAGAIN);
                 }
             }
-            uapi::WAIT_DRAINED => {
-                let milliseconds: u32 = UserSlice::new(arg, size_of::<u32>()).reader().read()?;
-                device.wait_drained(milliseconds)?;
-            }
-            uapi::SET_COALESCING => {
-                let coalescing: Coalescing = UserSlice::new(arg, size_of::<Coalescing>())
-                    .reader()
-                    .read()?;
-                device.set_coalescing(&coalescing)?;
-            }
-            uapi::INJECT_DEFERRED => {
-                let injection: DeferredInjection = UserSlice::new(arg, size_of::<DeferredInjection>())
-                    .reader()
-                    .read()?;
-                deferred::inject(device, &injection)?;
-            }
+            uapi::WAIT_DRAINED => device.wait_drained(argument(arg)?)?,
+            uapi::SET_COALESCING => device.set_coalescing(&argument(arg)?)?,
+            uapi::INJECT_DEFERRED => deferred::inject(device, &argument(arg)?)?,
             uapi::RESET => device.reset()?,
             _ => return Err(ENOTTY),
         }
@@ -135,6 +116,11 @@ impl MiscDevice for OpenFile {
         seq_print!(file, "evgen-events-read:\t{}\n", open.read.load(Relaxed));
         seq_print!(file, "evgen-sleeps:\t{}\n", open.sleeps.load(Relaxed));
     }
+}
+
+/// What the argument of an `ioctl` points to.
+fn argument<T: FromBytes>(arg: UserPtr) -> Result<T> {
+    UserSlice::new(arg, size_of::<T>()).reader().read()
 }
 
 impl PollMiscDevice for OpenFile {

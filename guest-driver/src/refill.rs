@@ -13,8 +13,8 @@ use kernel::{
 
 use crate::{
     device::Device,
-    event_list::{Entry, Node},
     kernel_additions::work,
+    node::{Entry, Node},
 };
 
 /// The work of one device that makes nodes when few are left. [`EventList`] knows when that is, and

@@ -13,16 +13,14 @@ use kernel::{
 };
 
 use crate::{
-    abi::{
-        event::{Event, EVENT_SIZE, FLAG_ACKNOWLEDGE, SOURCES, SOURCE_DRIVER},
-        registers::cause_error,
-    },
+    abi::registers::cause_error,
     device::Device,
-    event_list::{Batch, Entry, Node},
     measured_lock::{LockFigures, Measured, MeasuredLock},
+    node::{Batch, Node},
     refill::Refill,
     registers::Registers,
-    ring::{Fault, Indices, Ring},
+    ring::Ring,
+    service::{Service, Snapshot, State, Taken},
     trace,
     trouble::Trouble,
     watchdog::PERIOD_MICROSECONDS,
@@ -49,51 +47,6 @@ struct Serviced {
     service: MeasuredLock<Service, SpinLockIrqBackend>,
 }
 
-/// A ring in service.
-struct Service {
-    index: usize,
-    ring: Ring,
-    state: State,
-    /// At how many of the watchdog's looks in a row events waited, and none was taken in between.
-    waited: u32,
-    /// The highest number among the events of each source.
-    highest: [Option<u64>; SOURCES],
-    /// A node for each event that can wait in the ring, so that none need be found for it then.
-    spare: List<Node>,
-}
-
-/// Whether a ring is used.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum State {
-    /// It is.
-    InUse,
-    /// Something was wrong with it, or it was not set up yet. It is not looked at until the watchdog
-    /// has set it up.
-    Suspended,
-    /// It was wrong even when it had been turned off. It is never looked at again.
-    Lost,
-}
-
-impl State {
-    /// Its name, for those who look at the driver.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::InUse => "in use",
-            Self::Suspended => "suspended",
-            Self::Lost => "lost",
-        }
-    }
-}
-
-/// A ring as it was at one time.
-pub(crate) struct Snapshot {
-    pub(crate) state: State,
-    pub(crate) size: u16,
-    pub(crate) indices: Indices,
-    /// The highest number among the events of each source.
-    pub(crate) highest: [Option<u64>; SOURCES],
-}
-
 impl Rings {
     /// Allocates all rings of a device, of `size` descriptors each, none of which the device knows of
     /// yet. Sleeps.
@@ -105,15 +58,7 @@ impl Rings {
     ) -> Result<Arc<Self>> {
         let mut rings = KVec::with_capacity(device.rings(), GFP_KERNEL)?;
         for index in 0..device.rings() {
-            let ring = Ring::new(dev, size)?;
-            let service = Service {
-                index,
-                spare: Node::pool(usize::from(ring.size()))?,
-                ring,
-                state: State::Suspended,
-                waited: 0,
-                highest: [None; SOURCES],
-            };
+            let service = Service::new(index, Ring::new(dev, size)?)?;
             let serviced = pin_init!(Serviced {
                 service <- MeasuredLock::new(
                     new_spinlock_irq!(Measured::new(service), "evgen::ring")
@@ -136,15 +81,9 @@ impl Rings {
 
     /// What each ring is like. In any context.
     pub(crate) fn snapshots(&self) -> impl Iterator<Item = Snapshot> + '_ {
-        self.rings.iter().map(|serviced| {
-            let service = serviced.service.lock();
-            Snapshot {
-                state: service.state,
-                size: service.ring.size(),
-                indices: service.ring.indices(),
-                highest: service.highest,
-            }
-        })
+        self.rings
+            .iter()
+            .map(|serviced| serviced.service.lock().snapshot())
     }
 
     /// How often the lock of each ring was taken. In any context.
@@ -298,7 +237,9 @@ impl Rings {
         // Under the lock, for the first event can come before this returns.
         let (size, addresses) = (service.ring.size(), service.ring.addresses());
         let gathering = self.device.gathering().lock();
-        let result = self.registers().turn_on(index, size, &addresses, gathering[index]);
+        let result = self
+            .registers()
+            .turn_on(index, size, &addresses, gathering[index]);
         drop(gathering);
         if result.is_ok() {
             service.state = State::InUse;
@@ -322,7 +263,7 @@ impl Rings {
     /// Takes all that is in a ring over into the device's list, also what comes meanwhile. The next
     /// event after this interrupts. A ring with a fault is suspended.
     fn take_all(&self, service: &mut Service) -> Taken {
-        let (index, size) = (service.index, usize::from(service.ring.size()));
+        let (index, size) = (service.index(), usize::from(service.ring.size()));
         let mut taken = Taken::default();
         let result = loop {
             let waiting = match service.ring.waiting() {
@@ -382,78 +323,5 @@ impl Rings {
 
     fn registers(&self) -> &Registers {
         self.device.registers()
-    }
-}
-
-impl Service {
-    /// Takes `waiting` events into `batch`, and calls `acknowledge` for each that asks for that.
-    fn take(
-        &mut self,
-        waiting: u16,
-        batch: &mut Batch,
-        mut acknowledge: impl FnMut(),
-    ) -> Result<(), Fault> {
-        for _ in 0..waiting {
-            let bytes = self.ring.take()?;
-            let Some(rises) = self.accept(&bytes, &mut acknowledge) else {
-                batch.bad_checksum += 1;
-                continue;
-            };
-            batch.out_of_order += u64::from(!rises);
-            // There always is one: see `spare`.
-            if let Some(mut node) = self.spare.pop_front() {
-                *node.entry_mut() = Entry::from_ring(self.index, bytes);
-                batch.events.push_back(node);
-                batch.count += 1;
-            }
-        }
-        Ok(())
-    }
-
-    /// Looks into what the device wrote. `None` if that is no event; otherwise whether its number is
-    /// higher than those before.
-    fn accept(&mut self, bytes: &[u8; EVENT_SIZE], acknowledge: impl FnOnce()) -> Option<bool> {
-        let event = Event::from_bytes(bytes)?;
-        if event.source == SOURCE_DRIVER {
-            return None;
-        }
-        let highest = self.highest.get_mut(usize::from(event.source))?;
-        if event.flags & FLAG_ACKNOWLEDGE != 0 {
-            acknowledge();
-        }
-        let rises = highest.is_none_or(|highest| event.sequence > highest);
-        if rises {
-            *highest = Some(event.sequence);
-        }
-        Some(rises)
-    }
-
-    fn suspend(&mut self) {
-        if self.state == State::InUse {
-            self.state = State::Suspended;
-        }
-    }
-}
-
-/// What was taken from a ring.
-#[derive(Default)]
-struct Taken {
-    events: usize,
-    thrown_away: u64,
-    fault: Option<Fault>,
-}
-
-impl Taken {
-    fn add(&mut self, batch: &Batch) {
-        self.events = self.events.wrapping_add(batch.count);
-        self.thrown_away = self.thrown_away.wrapping_add(batch.bad_checksum);
-    }
-
-    fn count(&self) -> usize {
-        self.events.wrapping_add(self.thrown_away as usize)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.count() == 0 && self.fault.is_none()
     }
 }

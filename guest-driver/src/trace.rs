@@ -23,6 +23,7 @@ macro_rules! tracepoints {
     )*) => {
         #[cfg(CONFIG_TRACEPOINTS)]
         kernel::macros::paste! {
+            // SAFETY: `evgen_trace.h` makes all of them, with these types.
             #[allow(improper_ctypes, reason = "the kernel's own types, some of them empty")]
             unsafe extern "C" {
                 $(
@@ -48,7 +49,9 @@ macro_rules! tracepoints {
                     }
                 }
                 #[cfg(not(CONFIG_TRACEPOINTS))]
-                let _ = ($($argument),*);
+                if false {
+                    let _: ($($c_type),*) = ($($value),*);
+                }
             }
         )*
     };

@@ -150,14 +150,36 @@ impl Books {
                 account.injected.rung[ring] += 1;
             }
         }
-        let proved = quiet.iter().zip(self.settle()?);
-        let proved = proved.map(|(before, counters)| Quiet {
-            counters,
-            dead: (0..rings(&counters))
-                .filter(|&ring| counters.ring[ring].received == before.ring[ring].received)
-                .collect(),
-        });
-        Ok(proved.collect())
+        Ok(deaths(&quiet, self.settle()?))
+    }
+
+    /// Rings each doorbell and adds an event to each list, with nobody else there, and judges what
+    /// became of that and of what calls answered before (by device).
+    pub fn prove(&mut self, complaints: Vec<Vec<String>>) -> Result<Vec<Verdict>, BooksError> {
+        let mut accounts = Vec::new();
+        for ((place, device), complaints) in self.devices.iter().enumerate().zip(complaints) {
+            let mut injected = Injected {
+                added: u64::from(device.add(0)?),
+                ..Injected::default()
+            };
+            for ring in 0..rings(&self.quiet[place]) {
+                device.inject(ring)?;
+                injected.rung[ring] += 1;
+            }
+            accounts.push(Account {
+                injected,
+                logs: vec![self.log(place)],
+                complaints,
+            });
+        }
+        let quiet = settle(&self.devices, self.limit, || {
+            let logs = accounts.iter_mut().flat_map(|account| &mut account.logs);
+            let mut both = self.devices.iter().zip(logs);
+            both.try_for_each(|(device, log)| drain(device, log))
+        })
+        .map_err(BooksError::QuietAfter)?;
+        let quiet = deaths(&self.quiet, quiet);
+        self.judge(quiet, accounts)
     }
 
     fn settle(&self) -> Result<Vec<Counters>, BooksError> {
@@ -209,6 +231,19 @@ impl Books {
         self.logs[place] = Log::continued(rings(&after), &evidence.logs);
         Ok(judge(&evidence))
     }
+}
+
+/// Finds the rings through which nothing came from one moment to another, though each doorbell was
+/// rung.
+fn deaths(before: &[Counters], after: Vec<Counters>) -> Vec<Quiet> {
+    let both = before.iter().zip(after);
+    both.map(|(before, counters)| Quiet {
+        counters,
+        dead: (0..rings(&counters))
+            .filter(|&ring| counters.ring[ring].received == before.ring[ring].received)
+            .collect(),
+    })
+    .collect()
 }
 
 fn first_logs(devices: &[Device]) -> Result<Vec<Log>, DeviceError> {

@@ -123,6 +123,11 @@ impl Function {
         Err(FunctionError::NoCapability { id })
     }
 
+    /// Resets the function. If a driver has it, that one is not told.
+    pub fn reset(&self) -> Result<(), FunctionError> {
+        order(&self.folder.join("reset"), "1")
+    }
+
     /// Takes the function from its driver. What this gives binds it again.
     pub fn unbind(&self) -> Result<Unbound<'_>, FunctionError> {
         let link = self.folder.join("driver");
@@ -146,7 +151,7 @@ pub struct Unbound<'function> {
 impl Unbound<'_> {
     /// Resets the function.
     pub fn reset(&self) -> Result<(), FunctionError> {
-        order(&self.function.folder.join("reset"), "1")
+        self.function.reset()
     }
 
     /// Gives it back to its driver.

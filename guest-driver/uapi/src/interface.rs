@@ -14,6 +14,16 @@
 //! | `EINTR`, restarted | a signal came before any event did |
 //! | `ENODEV` | the device is gone, or was given up because it had not been well for 5 seconds |
 //!
+//! `poll` and `epoll` say `POLLIN` and `POLLRDNORM` while an event is pending, `POLLERR` and `POLLHUP`
+//! once the device is gone, and never `POLLOUT`: nothing can be written, and no `ioctl` waits for room.
+//!
+//! An `ioctl` that is none of those below fails with `ENOTTY`. One that waits until others have done
+//! with the device fails with `EINTR` if a signal comes first. It has done nothing then, and is
+//! restarted if the signal's handler says so. All are the same for 32-bit programs.
+//!
+//! `/proc/PID/fdinfo/FD` names the device (`evgen-device`), how many events were read from the file
+//! (`evgen-events-read`), and how often a `read` slept (`evgen-sleeps`).
+//!
 //! The programs see this file as a crate, the kernel module includes it by path: only `core` and
 //! only what the kernel's rustc (1.85) knows.
 
@@ -41,32 +51,33 @@ pub const SOURCES: usize = 4;
 pub const NO_RING: u16 = 0xffff;
 
 /// `ioctl`: adds an event to the end of the device's list; the argument points to an [`AddEvent`].
-/// `EINVAL` if a reserved field is not zero, `ENOMEM`, `EFAULT`, `ENODEV`.
+/// `EINVAL` if a reserved field is not zero, `ENOMEM`, `EFAULT`, `EINTR`, `ENODEV`.
 pub const ADD: u32 = ioc(IOC_WRITE, 1, size_of::<AddEvent>());
 /// `ioctl`: rings a doorbell, upon which the device makes an event; the argument points to a `u32`,
 /// the ring. Nobody tells whether a device that is in trouble heard it: [`RingCounters::generated`]
-/// does. `EINVAL` if there is no such ring, `EFAULT`, `ENODEV`.
+/// does. `EINVAL` if there is no such ring, `EFAULT`, `EINTR`, `ENODEV`.
 pub const INJECT: u32 = ioc(IOC_WRITE, 2, size_of::<u32>());
 /// `ioctl`: fills in the [`Counters`] that the argument points to. While the device does not answer
-/// this sleeps. `EFAULT`, `EINTR` (restarted if a handler says so), `ENODEV`.
+/// this sleeps. `EFAULT`, `EINTR`, `ENODEV`.
 pub const COUNTERS: u32 = ioc(IOC_READ, 3, size_of::<Counters>());
 
 /// `ioctl`: rings a doorbell later; the argument points to a [`DeferredInjection`]. Each call makes
 /// one event, however many wait. `EINVAL` if there is no such ring or the time is too long, `EBUSY` if
-/// [`DEFERRED_MAX`] injections wait already, `ENOMEM`, `EFAULT`, `ENODEV`.
+/// [`DEFERRED_MAX`] injections wait already, `ENOMEM`, `EFAULT`, `EINTR`, `ENODEV`.
 pub const INJECT_DEFERRED: u32 = ioc(IOC_WRITE, 4, size_of::<DeferredInjection>());
 /// `ioctl`: takes the oldest event out of the list, as a `read` of [`EVENT_SIZE`] bytes that never
 /// waits; the argument points to that many bytes. `EAGAIN` if there is none, `EFAULT` (the event is
-/// not lost), `ENODEV`.
+/// not lost), `EINTR`, `ENODEV`.
 pub const GET_EVENT: u32 = ioc(IOC_READ, 5, EVENT_SIZE);
 /// `ioctl`: waits until every event was read; the argument points to a `u32`, for how many
 /// milliseconds at most. That it was so at one moment does not say that it still is. `ETIMEDOUT` if
 /// it was not in that time, `EINTR` if a signal came first (never restarted: it would wait the
-/// whole time once more), `EFAULT`, `ENODEV`.
+/// whole time once more), `ENOMEM`, `EFAULT`, `ENODEV`. More than [`i32::MAX`] is for ever.
 pub const WAIT_DRAINED: u32 = ioc(IOC_WRITE, 6, size_of::<u32>());
 /// `ioctl`: lets a ring gather events before it interrupts; the argument points to a [`Coalescing`].
-/// Holds until it is set again or the device is unbound, over resets too. `EINVAL` if there is no such
-/// ring or a figure is out of range, `EFAULT`, `ENODEV`.
+/// Holds until it is set again or the device is unbound, over resets too. While the device does not
+/// answer this sleeps. `EINVAL` if there is no such ring or a figure is out of range, `EFAULT`, `EINTR`,
+/// `ENODEV`.
 pub const SET_COALESCING: u32 = ioc(IOC_WRITE, 7, size_of::<Coalescing>());
 /// `ioctl`, without an argument: resets the device and sets it up anew; returns when it runs again.
 /// No event that it had delivered is lost. `EINTR` if a signal came first (never restarted: the reset

@@ -31,7 +31,8 @@ struct Signal {
 
 /// The running worker.
 ///
-/// The lock covers the handle of the thread, for the one who joins it; nothing is locked inside it.
+/// The lock covers the handle of the thread. Whoever stops the worker takes it and holds it until the
+/// thread has ended, so the thread must not; nothing is locked inside it.
 pub(super) struct Worker {
     signal: Arc<Signal>,
     thread: Mutex<Option<JoinHandle<()>>>,

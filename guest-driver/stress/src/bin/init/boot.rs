@@ -69,7 +69,7 @@ impl BootError {
     }
 }
 
-/// Mounts what every program expects.
+/// Mounts what every program expects, and what developers like to look at.
 pub fn file_systems() -> Result<(), BootError> {
     for (file_system, target, flags) in [
         (
@@ -106,6 +106,13 @@ pub fn file_systems() -> Result<(), BootError> {
                 source,
             })?;
         }
+    }
+    for (file_system, target) in [
+        ("debugfs", "/sys/kernel/debug"),
+        ("tracefs", "/sys/kernel/tracing"),
+    ] {
+        // Not every kernel has them, and nothing that must run needs them.
+        let _ = mount(file_system, target, file_system, MountFlags::empty(), None);
     }
     Ok(())
 }

@@ -29,7 +29,8 @@ pub fn shell(arguments: &KernelArguments) {
         "{} of {expected} evgen devices are ready as /dev/evgenN.",
         devices.len()
     ));
-    say("Try: test-inject-event 0; test-read-events nonblocking 0; stress. exit ends the machine.");
+    say("Try: test-inject-event 0; test-read-events nonblocking; evgen-cat --timeout 0; stress.");
+    say("Also: test-inject-deferred-event, test-poll; each has a --help. exit ends the machine.");
     supervise(&mut Command::new(SHELL));
 }
 

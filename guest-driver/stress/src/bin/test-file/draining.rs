@@ -90,7 +90,7 @@ pub fn ended_by_signals(bench: &mut Bench) -> Result<(), Failure> {
 /// An event that a reader has taken and cannot write yet is not read.
 pub fn not_read_yet(bench: &mut Bench) -> Result<Outcome, Failure> {
     bench.add(1)?;
-    let Some((page, stuck)) = stuck_reader(bench)? else {
+    let Some(stuck) = stuck_reader(bench, 1)? else {
         return Ok(NO_PAGE_FAULTS);
     };
     expect(
@@ -100,8 +100,8 @@ pub fn not_read_yet(bench: &mut Bench) -> Result<Outcome, Failure> {
     )?;
     let waiter = waiter(bench, u32::MAX)?;
     waiter.wait_until_asleep()?;
-    page.provide();
-    expect("the stuck read", stuck.answer()?, Ok(EVENT_SIZE))?;
+    stuck.page.provide();
+    expect("the stuck read", stuck.reader.answer()?, Ok(EVENT_SIZE))?;
     expect("WAIT_DRAINED", waiter.answer()?, Ok(()))?;
     Ok(Outcome::Good)
 }

@@ -72,7 +72,7 @@ pub fn steals_no_waking(bench: &mut Bench) -> Result<(), Failure> {
 /// lost.
 pub fn behind_a_page_fault(bench: &mut Bench) -> Result<Outcome, Failure> {
     let Range { start, end } = bench.add(2)?;
-    let Some((page, stuck)) = stuck_reader(bench)? else {
+    let Some(stuck) = stuck_reader(bench, 1)? else {
         return Ok(NO_PAGE_FAULTS);
     };
     let file = bench.open(Mode::Blocking)?;
@@ -91,25 +91,36 @@ pub fn behind_a_page_fault(bench: &mut Bench) -> Result<Outcome, Failure> {
         sleeper.signal(Signal::Ends)?;
         expect(name, sleeper.answer()?, Err(Errno::INTR))?;
     }
-    page.provide();
-    expect("the stuck read", stuck.answer()?, Ok(EVENT_SIZE))?;
-    expect_events("its event", &events_in(&page.event()), start..start + 1)?;
+    stuck.page.provide();
+    expect("the stuck read", stuck.reader.answer()?, Ok(EVENT_SIZE))?;
+    expect_events(
+        "its event",
+        &events_in(&stuck.page.event()),
+        start..start + 1,
+    )?;
     expect_events("events afterwards", &bench.take_all()?, start + 1..end)?;
     Ok(Outcome::Good)
 }
 
-/// A reader that has taken the only event and cannot write it gives it back, and wakes who has found
-/// nothing meanwhile.
+/// A reader that has taken all events and cannot write them gives them back, and wakes all who have
+/// found nothing meanwhile.
 pub fn given_back(bench: &mut Bench) -> Result<Outcome, Failure> {
-    let added = bench.add(1)?;
-    let Some((page, stuck)) = stuck_reader(bench)? else {
+    const EVENTS: usize = 3;
+    let added = bench.add(EVENTS as u64)?;
+    let Some(stuck) = stuck_reader(bench, EVENTS)? else {
         return Ok(NO_PAGE_FAULTS);
     };
-    let other = reader(&bench.open(Mode::Blocking)?)?;
-    page.forbid().map_err(cannot("forbid a page"))?;
-    expect("the stuck read", stuck.answer()?, Err(Errno::FAULT))?;
-    let bytes = other.answer()?.map_err(cannot("read"))?;
-    expect_events("event of the other", &events_in(&bytes), added)?;
+    let file = bench.open(Mode::Blocking)?;
+    let others: Result<Vec<_>, _> = (0..EVENTS).map(|_| reader(&file)).collect();
+    stuck.page.forbid().map_err(cannot("forbid a page"))?;
+    expect("the stuck read", stuck.reader.answer()?, Err(Errno::FAULT))?;
+    let mut events = Vec::new();
+    for other in others? {
+        let bytes = other.answer()?.map_err(cannot("read"))?;
+        events.extend(events_in(&bytes));
+    }
+    events.sort_by_key(|event| event.sequence);
+    expect_events("events of the others", &events, added)?;
     Ok(Outcome::Good)
 }
 
@@ -126,17 +137,29 @@ fn reader(file: &Arc<Device>) -> Result<Sleeper<Answer<Vec<u8>>>, Failure> {
 /// Why a check is not done.
 pub const NO_PAGE_FAULTS: Outcome = Outcome::Skipped("this kernel has no userfaultfd");
 
-/// A reader that took an event, and sleeps because its buffer's page is not there.
-pub type Stuck = (Arc<Absent>, Sleeper<Answer<usize>>);
+/// A reader that has taken events, and sleeps because its buffer's page is not there.
+pub struct Stuck {
+    /// The page. Is there at the latest when this is dropped, so that nobody else hangs.
+    pub page: Arc<Absent>,
+    /// The reader.
+    pub reader: Sleeper<Answer<usize>>,
+}
 
-/// Such a reader, for one of the events that there must be. `None` if the kernel cannot hold up page
-/// faults.
-pub fn stuck_reader(bench: &Bench) -> Result<Option<Stuck>, Failure> {
+impl Drop for Stuck {
+    fn drop(&mut self) {
+        self.page.provide();
+    }
+}
+
+/// A reader that is stuck with `count` events, of which there must be as many. `None` if the kernel
+/// cannot hold up page faults.
+pub fn stuck_reader(bench: &Bench, count: usize) -> Result<Option<Stuck>, Failure> {
     let Some(page) = Absent::new().map_err(cannot("hold up page faults"))? else {
         return Ok(None);
     };
     let (page, file) = (Arc::new(page), bench.open(Mode::Blocking)?);
     let buffer = Arc::clone(&page);
-    let stuck = Sleeper::asleep("a reader in a page fault", move || buffer.read(&file))?;
-    Ok(Some((page, stuck)))
+    let read = move || buffer.read(&file, count);
+    let reader = Sleeper::asleep("a reader in a page fault", read)?;
+    Ok(Some(Stuck { page, reader }))
 }

@@ -190,10 +190,11 @@ impl Absent {
         }))
     }
 
-    /// `read` of one event into the page: sleeps until that is there.
-    pub fn read(&self, device: &Device) -> Answer<usize> {
+    /// `read` of `count` events into the page: sleeps until that is there.
+    pub fn read(&self, device: &Device, count: usize) -> Answer<usize> {
+        assert!(count * EVENT_SIZE <= PAGE);
         // SAFETY: it is in this mapping.
-        unsafe { calls::read_to(device, self.page.address, EVENT_SIZE) }
+        unsafe { calls::read_to(device, self.page.address, count * EVENT_SIZE) }
     }
 
     /// From now on the page is there; who waits for it goes on.

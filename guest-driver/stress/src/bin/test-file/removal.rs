@@ -91,25 +91,25 @@ pub fn waiters_wake(bench: &mut Bench) -> Result<(), Failure> {
 /// Nobody can hold up a removal: a reader in a page fault goes on when it can.
 pub fn waits_for_no_page_fault(bench: &mut Bench) -> Result<Outcome, Failure> {
     bench.add(2)?;
-    let Some((page, stuck)) = stuck_reader(bench)? else {
+    let Some(stuck) = stuck_reader(bench, 1)? else {
         return Ok(NO_PAGE_FAULTS);
     };
     // So that a driver that does wait is found out, and not waited for.
-    let (late, start) = (Arc::clone(&page), Instant::now());
+    let (late, start) = (Arc::clone(&stuck.page), Instant::now());
     thread::spawn(move || {
         thread::sleep(PATIENCE);
         late.provide();
     });
     without_driver(bench, || {
         expect("unbound in time", start.elapsed() < PATIENCE, true)?;
-        expect("the reader sleeps", stuck.sleeps()?, true)?;
+        expect("the reader sleeps", stuck.reader.sleeps()?, true)?;
         let answer = read(&bench.device, &mut [0; EVENT_SIZE]);
         expect("another read", answer, Err(Errno::NODEV))?;
         expect("INJECT", calls::inject(&bench.device), Err(Errno::NODEV))
     })?;
     // A driver has the device again, and the reader still has the old one.
-    page.provide();
-    expect("the stuck read", stuck.answer()?, Ok(EVENT_SIZE))?;
+    stuck.page.provide();
+    expect("the stuck read", stuck.reader.answer()?, Ok(EVENT_SIZE))?;
     Ok(Outcome::Good)
 }
 

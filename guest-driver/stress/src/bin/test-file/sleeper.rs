@@ -101,7 +101,7 @@ impl<T: Send + 'static> Sleeper<T> {
     }
 
     /// What its call gave, for which this waits.
-    pub fn answer(self) -> Result<T, Failure> {
+    pub fn answer(&self) -> Result<T, Failure> {
         self.answer.recv_timeout(PATIENCE).map_err(|error| {
             let how = match error {
                 RecvTimeoutError::Timeout => "does not come back",

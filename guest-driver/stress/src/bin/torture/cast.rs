@@ -11,9 +11,9 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use evgen_stress::signals::stopped;
 use evgen_stress::status;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::retry_on_intr;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use thiserror::Error;
 
@@ -56,6 +56,9 @@ pub enum CastError {
         /// What its threads are at.
         threads: String,
     },
+    /// Somebody wants it to end.
+    #[error("interrupted")]
+    Interrupted,
     /// Files cannot be made or read.
     #[error("{}: {source}", path.display())]
     File {
@@ -81,6 +84,7 @@ impl CastError {
             Self::Start { .. } | Self::File { .. } => status::UNAVAILABLE,
             Self::Stuck { .. } => status::TIMEOUT,
             Self::Failed { .. } | Self::Nonsense { .. } => status::FINDING,
+            Self::Interrupted => status::INTERRUPTED,
         }
     }
 }
@@ -102,7 +106,13 @@ struct Actor {
 impl Cast {
     /// Starts an actor for each part, and waits until all are ready. They leave their records in a
     /// folder that is made for that, and have `limit` to get ready and to stop.
-    pub fn start(folder: &Path, parts: &[Part], limit: Duration) -> Result<Self, CastError> {
+    /// If devices will be unbound, the actors know it.
+    pub fn start(
+        folder: &Path,
+        parts: &[Part],
+        unbind: bool,
+        limit: Duration,
+    ) -> Result<Self, CastError> {
         fs::create_dir(folder).map_err(|source| CastError::File {
             path: folder.to_owned(),
             source,
@@ -115,10 +125,11 @@ impl Cast {
         for (number, part) in parts.iter().enumerate() {
             let record = folder.join(format!("actor-{number}"));
             let group = cast.actors.first().map(Actor::pid);
-            let actor = Actor::start(part, &record, group).map_err(|source| CastError::Start {
-                part: part.to_string(),
-                source,
-            })?;
+            let actor =
+                Actor::start(part, &record, unbind, group).map_err(|source| CastError::Start {
+                    part: part.to_string(),
+                    source,
+                })?;
             cast.actors.push(actor);
         }
         let deadline = Instant::now() + limit;
@@ -146,6 +157,9 @@ impl Cast {
             let Some(actor) = left else {
                 return Ok(());
             };
+            if stopped() {
+                return Err(CastError::Interrupted);
+            }
             if Instant::now() > deadline {
                 return Err(actor.stuck("did not stop", self.limit));
             }
@@ -197,11 +211,12 @@ impl Drop for Cast {
 }
 
 impl Actor {
-    fn start(part: &Part, record: &Path, group: Option<Pid>) -> io::Result<Self> {
+    fn start(part: &Part, record: &Path, unbind: bool, group: Option<Pid>) -> io::Result<Self> {
         let mut child = Command::new("/proc/self/exe")
             .arg("act")
             .arg("--record")
             .arg(record)
+            .args(unbind.then_some("--unbind"))
             .args(part.to_string().split(' '))
             .process_group(group.map_or(0, |group| group.as_raw_nonzero().get()))
             .stdin(Stdio::null())
@@ -227,7 +242,7 @@ impl Actor {
         let spoke = {
             let stdout = self.stdout.get_ref();
             let mut spoken = [PollFd::new(stdout, PollFlags::IN)];
-            retry_on_intr(|| poll(&mut spoken, timeout.as_ref()))
+            poll(&mut spoken, timeout.as_ref())
                 .map_err(io::Error::from)
                 .and_then(|ready| match ready {
                     0 => Ok(false),
@@ -237,6 +252,7 @@ impl Actor {
         match spoke {
             Ok(true) if line.trim_end() == RUNNING => Ok(()),
             Ok(false) => Err(self.stuck("did not get ready", limit)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(CastError::Interrupted),
             spoke => {
                 let part = self.part.to_string();
                 let ended = spoke.and_then(|_| self.child.wait());

@@ -172,7 +172,15 @@ fn again(options: &Options, seed: u64) -> String {
         without,
         ..
     } = options;
-    let mut line = format!("torture --seed {seed} --seconds {seconds} --round {round}");
+    let devices: Vec<_> = options
+        .devices
+        .indices()
+        .iter()
+        .map(usize::to_string)
+        .collect();
+    let devices = devices.join(",");
+    let mut line =
+        format!("torture --seed {seed} --seconds {seconds} --round {round} --devices {devices}");
     if !without.is_empty() {
         let names: Vec<_> = without.iter().map(|&kind| name(kind)).collect();
         line += &format!(" --without {}", names.join(","));

@@ -48,6 +48,8 @@ pub struct Unrest {
     pub onoff: Option<Duration>,
     /// Of a hundred allocations of the driver, how many fail.
     pub slab: Option<u8>,
+    /// Time until a device is unbound from the driver, and bound again.
+    pub unbind: Option<Duration>,
 }
 
 /// What can be left out.
@@ -77,6 +79,8 @@ pub enum Kind {
     Onoff,
     /// Failing allocations of the driver
     Slab,
+    /// Unbinding devices
+    Unbind,
 }
 
 impl Plan {
@@ -120,6 +124,8 @@ impl Plan {
             shuffle: perhaps(rng, |rng| milliseconds(rng, 5..=500)),
             onoff: perhaps(rng, |rng| milliseconds(rng, 10..=1000)),
             slab: perhaps(rng, |rng| rng.u8(1..=30)),
+            // Rarer, because it leaves less to be judged.
+            unbind: perhaps(rng, |rng| milliseconds(rng, 5..=300)).filter(|_| rng.bool()),
         };
         Round { parts, unrest }
     }
@@ -141,6 +147,7 @@ impl Round {
             Kind::Shuffle => unrest.shuffle = None,
             Kind::Onoff => unrest.onoff = None,
             Kind::Slab => unrest.slab = None,
+            Kind::Unbind => unrest.unbind = None,
             _ => {}
         }
         self
@@ -213,6 +220,7 @@ impl fmt::Display for Unrest {
             ("signals", self.signals),
             ("shuffle", self.shuffle),
             ("onoff", self.onoff),
+            ("unbind", self.unbind),
         ] {
             match interval {
                 Some(interval) => write!(text, ", {name} {} ms", interval.as_millis())?,
@@ -253,7 +261,7 @@ mod tests {
         assert_ne!(rounds(1, &[0, 1]), rounds(2, &[0, 1]));
         // What a seed means is not to change without notice: findings are told by it.
         let expected = "\
-unrest 742918468: stutter 520/178 ms, signals 16 ms, shuffle 117 ms, onoff 634 ms, slab 18 %
+unrest 742918468: stutter 520/178 ms, signals 16 ms, shuffle 117 ms, onoff 634 ms, unbind 268 ms, slab 18 %
 --devices 0 --seed 1159629856 poll --by edge --bytes 4096
 --devices 0 --seed 954197257 read --how try --bytes 20001 --pause 0
 --devices 0 --seed 3678556713 write --threads 1 --pause 5000 --deferred 0

@@ -14,6 +14,7 @@ use evgen_stress::law::rings;
 use evgen_stress::report::Report;
 use evgen_stress::signals::stopped;
 use evgen_stress::status;
+use evgen_stress::verdict::Verdict;
 use thiserror::Error;
 
 use crate::cast::{Cast, CastError};
@@ -77,10 +78,10 @@ pub fn play(
     folder: &Path,
     limit: Duration,
 ) -> Result<Outcome, RoundError> {
-    let mut cast = Cast::start(folder, &round.parts, limit)?;
+    let unbind = round.unrest.unbind.is_some();
+    let cast = Cast::start(folder, &round.parts, unbind, limit)?;
     exit_device::announce_ready("torture");
     let done = act(&cast, &round.unrest, length, limit)?;
-    cast.stop(|part| !part.role.consumes())?;
     let mut collected = Collected::new(
         books
             .devices()
@@ -89,20 +90,53 @@ pub fn play(
             .map(|(place, device)| (device.index(), books.log(place)))
             .collect(),
     );
-    cast.collect(&mut collected)?;
-    books.devices().iter().try_for_each(gather_no_more)?;
-    let quiet = books.fall_quiet(&mut collected.accounts)?;
-    cast.stop(|_| true)?;
-    cast.collect(&mut collected)?;
-    drop(cast);
+    let verdicts = if unbind {
+        begin_anew(cast, books, &mut collected, limit)?
+    } else {
+        finish(cast, books, &mut collected)?
+    };
     Ok(Outcome {
         report: Report {
-            verdicts: books.judge(quiet, collected.accounts)?,
+            verdicts,
             delivered_at_least: None,
         },
         tally: collected.tally,
         done,
     })
+}
+
+/// Waits until all is quiet, and strikes the balance.
+fn finish(
+    mut cast: Cast,
+    books: &mut Books,
+    collected: &mut Collected,
+) -> Result<Vec<Verdict>, RoundError> {
+    cast.stop(|part| !part.role.consumes())?;
+    cast.collect(collected)?;
+    books.devices().iter().try_for_each(gather_no_more)?;
+    let quiet = books.fall_quiet(&mut collected.accounts)?;
+    cast.stop(|_| true)?;
+    cast.collect(collected)?;
+    drop(cast);
+    Ok(books.judge(quiet, std::mem::take(&mut collected.accounts))?)
+}
+
+/// What became of an event of a device that went is not known, nor who had it. So the books begin
+/// anew, and the balance is that of a few events of this program's own.
+fn begin_anew(
+    mut cast: Cast,
+    books: &mut Books,
+    collected: &mut Collected,
+    limit: Duration,
+) -> Result<Vec<Verdict>, RoundError> {
+    cast.stop(|_| true)?;
+    cast.collect(collected)?;
+    drop(cast);
+    let devices: Vec<_> = books.devices().iter().map(Device::index).collect();
+    *books = Books::open(&devices, limit)?;
+    let complaints = collected.accounts.iter_mut();
+    let complaints = complaints.map(|account| std::mem::take(&mut account.complaints));
+    Ok(books.prove(complaints.collect())?)
 }
 
 /// Lets the actors act, in unrest, until the time is over.

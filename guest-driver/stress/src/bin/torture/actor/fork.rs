@@ -88,6 +88,7 @@ impl Actor {
             .and_then(|()| self.play_trick(files, trick));
         process::exit(match played {
             Ok(()) => 0,
+            Err(failure) if self.unbind && failure.is_gone() => 0,
             Err(failure) => {
                 eprintln!("torture: a forked child: {failure}");
                 1
@@ -128,13 +129,16 @@ impl Actor {
                 Ok(Reading::Bytes(_)) => {}
                 Ok(Reading::Empty | Reading::Interrupted) => self.rest(1000),
                 Err(failure) => {
-                    failed = Some(failure.to_string());
+                    failed = Some(failure);
                     break;
                 }
             }
         }
         account.logs.push(log);
-        account.complaints.extend(failed);
+        let unexpected = failed.filter(|failure| !(self.unbind && failure.is_gone()));
+        account
+            .complaints
+            .extend(unexpected.map(|failure| failure.to_string()));
         let record = Record {
             accounts: vec![(device.index(), account)],
             tally: self.tally,

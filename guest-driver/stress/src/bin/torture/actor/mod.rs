@@ -48,6 +48,9 @@ pub struct Act {
     /// File that it leaves behind
     #[arg(long)]
     pub record: PathBuf,
+    /// Devices may go, and come again
+    #[arg(long)]
+    pub unbind: bool,
     /// What it does.
     #[command(flatten)]
     pub part: Part,
@@ -78,6 +81,17 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Whether it is because there is no such device, or not any more.
+    fn is_gone(&self) -> bool {
+        let errno = match self {
+            Self::Device(DeviceError::Missing { .. }) => Some(Errno::NODEV),
+            Self::Device(error) => error.errno(),
+            Self::Answer { .. } => None,
+            Self::Own { source, .. } => Errno::from_io_error(source),
+        };
+        matches!(errno, Some(Errno::NODEV | Errno::NOENT | Errno::NXIO))
+    }
+
     fn own(what: &'static str) -> impl Fn(io::Error) -> Self {
         move |source| Self::Own { what, source }
     }
@@ -93,6 +107,7 @@ struct Actor {
     rng: Rng,
     tally: Tally,
     record: PathBuf,
+    unbind: bool,
 }
 
 /// Plays the part.
@@ -102,12 +117,19 @@ pub fn act(act: Act) -> Result<(), Failure> {
         rng: Rng::with_seed(act.part.seed.into()),
         tally: Tally::default(),
         record: act.record,
+        unbind: act.unbind,
     };
     let mut accounts = vec![Account::default(); act.part.devices.len()];
     say(RUNNING);
-    let played = actor.play(&act.part, &mut accounts);
-    if let Err(failure) = played {
-        accounts[0].complaints.push(failure.to_string());
+    while let Err(failure) = actor.play(&act.part, &mut accounts) {
+        if !(act.unbind && failure.is_gone()) {
+            accounts[0].complaints.push(failure.to_string());
+            break;
+        }
+        if stopped() {
+            break;
+        }
+        thread::sleep(AGAIN);
     }
     let record = Record {
         accounts: act.part.devices.into_iter().zip(accounts).collect(),

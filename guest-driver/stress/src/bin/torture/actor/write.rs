@@ -55,6 +55,7 @@ impl Actor {
                 .map(thread::ScopedJoinHandle::join)
                 .collect::<Vec<_>>()
         });
+        let mut first = None;
         for told in told {
             // A panic aborts the program, so no thread ends in one.
             let Ok((injected, tally, failure)) = told else {
@@ -64,11 +65,9 @@ impl Actor {
                 account.injected.absorb(&injected);
             }
             self.tally.absorb(tally);
-            if let Some(failure) = failure {
-                accounts[0].complaints.push(failure.to_string());
-            }
+            first = first.or(failure);
         }
-        Ok(())
+        first.map_or(Ok(()), Err)
     }
 }
 

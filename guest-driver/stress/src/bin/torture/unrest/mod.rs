@@ -8,6 +8,7 @@ mod shuffle;
 mod signals;
 pub mod slab;
 mod stutter;
+mod unbind;
 
 use std::fmt;
 use std::io;
@@ -115,6 +116,12 @@ pub fn start(unrest: &Unrest, actors: Vec<Pid>) -> Running {
         unrest
             .slab
             .map(|percent| -> Work { Box::new(move |_, pause| slab::fail(percent, pause)) }),
+    );
+    add(
+        "unbound",
+        unrest.unbind.map(|interval| -> Work {
+            Box::new(move |rng, pause| unbind::come_and_go(interval, rng, pause))
+        }),
     );
     Running(running)
 }
