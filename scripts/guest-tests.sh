@@ -14,6 +14,7 @@ guest_tests() {
         skip 'all other guest tests' 'a guest does not even boot'
         return
     fi
+    build_kernels_meanwhile
     check 'demo: 100,000 events, all accounted for' demo_balances
     check 'a withheld event turns stress red, storm.sh' withheld_event_is_found
     check 'torture: every actor and all unrest, the law at every pause' torture_balances
@@ -43,9 +44,10 @@ guest_tests() {
     else
         skip 'killed QEMU: 69' 'there is no QEMU without the nested mode'
     fi
+    kernel_tests
 }
 
-boot() { timeout --foreground 300 scripts/boot.sh "$@"; }
+boot() { timeout --foreground 600 scripts/boot.sh "$@"; }
 
 # expect STATUS PATTERN COMMAND…: both must come out.
 expect() {
@@ -119,7 +121,7 @@ demo_balances() {
 
 # The stress tests' own control: whoever passes a driver like this sees nothing.
 busted_driver_is_caught() {
-    expect 42 'events came twice' boot --run \
+    expect 42 'events came twice' boot "$@" --run \
         'rmmod evgen && insmod /lib/modules/evgen-busted.ko && stress --seconds 2 --injectors 4'
 }
 
