@@ -81,7 +81,7 @@ host_tests() {
     fi
     passed=$((passed + sums[0])) failed=$((failed + sums[1])) skipped=$((skipped + sums[2]))
     check 'shellcheck' lint_scripts
-    check 'choice of the stock kernel' images/stock-kernel-choice-test.sh
+    check 'choice of a kernel in the archive' images/kernel-choice-test.sh
     check 'cache of build results' images/cache-test.sh
 }
 
