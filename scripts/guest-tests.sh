@@ -21,11 +21,14 @@ guest_tests() {
     check 'control socket: all that it can do to a running guest' control_socket
     check 'each fault on its own is survived, and a token repeats a storm' each_fault_is_survived
     check '1,000,000 stormed events with every fault, all reconciled' million_events_reconcile
+    check 'driver: timers, coalescing, resets, room, parameters, debugfs, tracepoints' \
+        expect 0 '^ok 35 ' boot --run 'test-driver'
     check 'tools do what their help says, 5 s of fuzzing' tools_work
     check 'MSI-X conformance in a VM' expect 0 '^ok 20 ' boot --run 'test-msix'
     # More vectors than KVM has routes.
     check 'MSI-X conformance of 3 devices with 2048 vectors' expect 0 '^ok 20 ' \
         boot --devices 3 --vectors 2048 --run 'test-msix 2'
+    check 'file operations in a VM' expect 0 '^ok 34 ' boot --run 'test-file'
     check 'shell on a terminal, Ctrl-C goes to the guest' shell_on_terminal
     check 'panic of a module: 255' expect 255 'panic' boot --run 'insmod /lib/modules/panic.ko'
     check 'guest that never boots: 124' hanging_kernel
