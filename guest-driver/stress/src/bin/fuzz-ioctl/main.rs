@@ -211,7 +211,7 @@ fn interrupt_until_end(random: &mut Rng, seconds: u64, shown: &[Shown], stop: &A
             let signal = if random.bool() { ENDING } else { RESTARTING };
             shown[random.usize(0..shown.len())].interrupt(signal);
         }
-        thread::sleep(Duration::from_micros(random.u64(0..2000)));
+        thread::sleep(Duration::from_micros(random.u64(0..4000)));
         if start.elapsed() > end + END_LIMIT {
             for thread in shown.iter().filter(|thread| thread.runs()) {
                 println!("FAILED: {} does not return", thread.call().name());
