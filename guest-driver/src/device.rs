@@ -42,20 +42,21 @@ pub(crate) struct Device {
     rings: usize,
     registers: Registers,
 
-    /// Serialises process context: adding events, doorbells, reading counters, and readers, which
-    /// would otherwise give each other's events out of order. Held while events are copied to a
-    /// program, never while waiting for events.
+    /// Serialises process context: adding events, doorbells, coalescing, reading counters, and
+    /// readers, which would otherwise give each other's events out of order. Held while events are
+    /// copied to a program, never while waiting for events.
     ///
-    /// Lock order: taken with no other lock held; `events` may be taken inside.
+    /// Lock order: taken with no other lock held; `events` or `gathering` may be taken inside.
     #[pin]
     process: MeasuredLock<Process, MutexBackend>,
 
-    /// The events, shared with the interrupt handlers and the watchdog, and whether the device is
-    /// gone. Taken in process, hard-IRQ and soft-IRQ context. Nothing under it sleeps, allocates,
-    /// frees, or copies to or from a program.
+    /// The events, shared with the interrupt handlers, the timers and the work that makes nodes; all
+    /// that is counted; which reset is wanted; and whether the device is gone. Taken in process,
+    /// hard-IRQ and soft-IRQ context. Nothing under it sleeps, allocates, frees, or copies to or from
+    /// a program.
     ///
-    /// Lock order: innermost; taken inside `process`, and inside a ring's lock by its handler and
-    /// by the watchdog.
+    /// Lock order: innermost; taken inside `process`, inside the lock of the deferred injections, and
+    /// inside a ring's lock by its handler and by the watchdog.
     #[pin]
     events: MeasuredLock<EventList, SpinLockIrqBackend>,
 
@@ -319,9 +320,11 @@ impl Device {
         loop {
             let process = self.lock()?;
             let mut gathering = self.gathering.lock();
-            // Before the device has it: from now on it is written whenever the ring is set up.
-            gathering[ring] = wanted;
             let result = self.registers.set_gathering(ring, wanted);
+            if result.is_ok() {
+                // From now on it is written whenever the ring is set up.
+                gathering[ring] = wanted;
+            }
             drop(gathering);
             drop(process);
             match result {

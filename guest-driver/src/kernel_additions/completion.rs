@@ -13,8 +13,8 @@ const _: () = assert!(size_of::<Completion>() == size_of::<bindings::completion>
 
 /// Waits until `completion` is complete, for `timeout` at most.
 ///
-/// `ETIMEDOUT` if it is not in that time, `ERESTARTSYS` if a signal comes first. It being complete wins
-/// over both. Process context; sleeps.
+/// `ETIMEDOUT` if it is not in that time, `ERESTARTSYS` if a signal comes first. It being complete
+/// wins over both. Process context; sleeps.
 pub(crate) fn wait_interruptible_timeout(completion: &Completion, timeout: Jiffies) -> Result {
     // All that there is in a `Completion` is the kernel's, in an `Opaque`: see the assertion above.
     let raw: *mut bindings::completion = core::ptr::from_ref(completion).cast_mut().cast();

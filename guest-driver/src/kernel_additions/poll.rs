@@ -79,8 +79,8 @@ impl<T: PollMiscDevice> WithPoll<T> {
 
     /// # Safety
     ///
-    /// `file` must be a file of a registered misc device `T` that has been opened and is not released
-    /// yet. `table` must be null or valid.
+    /// `file` must be a file of a registered misc device `T` that has been opened and is not
+    /// released yet. `table` must be null or valid.
     unsafe extern "C" fn poll(
         file: *mut bindings::file,
         table: *mut bindings::poll_table_struct,

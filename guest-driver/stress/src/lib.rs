@@ -4,12 +4,13 @@
 //! the conservation law that `stress` and `torture` check.
 //!
 //! All `unsafe` of the guest's programs is in [`device`] (`ioctl`), [`exit_device`] (port access),
-//! [`fork`], [`signals`] (handlers), `test-msix` (a mapped BAR) and `fuzz-ioctl` (calls as bad as can
-//! be); [`pattern`], [`log`], [`law`], [`faults`], [`verdict`] and [`report`] do no input or output at
-//! all.
+//! [`fork`], [`signals`] (handlers), `test-msix` (a mapped BAR), `test-file` (memory that is not there,
+//! bad arguments) and `fuzz-ioctl` (calls as bad as can be); [`pattern`], [`log`], [`law`], [`faults`],
+//! [`verdict`] and [`report`] do no input or output at all.
 
 pub mod books;
 mod call_law;
+pub mod check;
 pub mod device;
 pub mod devices;
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 //! The kernel module: loading it, and unloading it if nobody uses it.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -40,11 +40,24 @@ pub enum ModuleError {
 
 /// Loads the module.
 pub fn load(path: &Path) -> Result<(), ModuleError> {
-    let load = || Ok(finit_module(File::open(path)?, c"", 0)?);
+    load_with(path, "")
+}
+
+/// Loads the module with these parameters.
+pub fn load_with(path: &Path, parameters: &str) -> Result<(), ModuleError> {
+    let load = || {
+        let parameters = CString::new(parameters)?;
+        Ok(finit_module(File::open(path)?, &parameters, 0)?)
+    };
     load().map_err(|source| ModuleError::Load {
         path: path.to_owned(),
         source,
     })
+}
+
+/// Whether the module is loaded.
+pub fn is_loaded() -> bool {
+    Path::new(USERS).exists()
 }
 
 /// Unloads the module; false if it is in use.

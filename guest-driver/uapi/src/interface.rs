@@ -14,9 +14,15 @@
 //! | `EINTR`, restarted | a signal came before any event did |
 //! | `ENODEV` | the device is gone, or was given up because it had not been well for 5 seconds |
 //!
+//! `poll` and `epoll` say `POLLIN` and `POLLRDNORM` while an event is pending, `POLLERR` and `POLLHUP`
+//! once the device is gone, and never `POLLOUT`: nothing can be written, and no `ioctl` waits for room.
+//!
 //! An `ioctl` that is none of those below fails with `ENOTTY`. One that waits until others have done
 //! with the device fails with `EINTR` if a signal comes first. It has done nothing then, and is
-//! restarted if the signal's handler says so.
+//! restarted if the signal's handler says so. All are the same for 32-bit programs.
+//!
+//! `/proc/PID/fdinfo/FD` names the device (`evgen-device`), how many events were read from the file
+//! (`evgen-events-read`), and how often a `read` slept (`evgen-sleeps`).
 //!
 //! The programs see this file as a crate, the kernel module includes it by path: only `core` and
 //! only what the kernel's rustc (1.85) knows.
@@ -66,11 +72,12 @@ pub const GET_EVENT: u32 = ioc(IOC_READ, 5, EVENT_SIZE);
 /// `ioctl`: waits until every event was read; the argument points to a `u32`, for how many
 /// milliseconds at most. That it was so at one moment does not say that it still is. `ETIMEDOUT` if
 /// it was not in that time, `EINTR` if a signal came first (never restarted: it would wait the
-/// whole time once more), `ENOMEM`, `EFAULT`, `ENODEV`.
+/// whole time once more), `ENOMEM`, `EFAULT`, `ENODEV`. More than [`i32::MAX`] is for ever.
 pub const WAIT_DRAINED: u32 = ioc(IOC_WRITE, 6, size_of::<u32>());
 /// `ioctl`: lets a ring gather events before it interrupts; the argument points to a [`Coalescing`].
-/// Holds until it is set again or the device is unbound, over resets too. `EINVAL` if there is no such
-/// ring or a figure is out of range, `EFAULT`, `EINTR`, `ENODEV`.
+/// Holds until it is set again or the device is unbound, over resets too. While the device does not
+/// answer this sleeps. `EINVAL` if there is no such ring or a figure is out of range, `EFAULT`, `EINTR`,
+/// `ENODEV`.
 pub const SET_COALESCING: u32 = ioc(IOC_WRITE, 7, size_of::<Coalescing>());
 /// `ioctl`, without an argument: resets the device and sets it up anew; returns when it runs again.
 /// No event that it had delivered is lost. `EINTR` if a signal came first (never restarted: the reset

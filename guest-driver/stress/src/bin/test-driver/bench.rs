@@ -2,83 +2,23 @@
 
 //! The device on the bench, and what all checks need of it.
 
-use std::fmt::Debug;
-use std::io;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::path::Path;
 
-use evgen_stress::device::{Device, DeviceError, Mode};
-use evgen_stress::function::{Function, FunctionError};
-use evgen_stress::ktap::{self, Wrong};
-use evgen_stress::status;
-use evgen_uapi::{Counters, EVENT_SIZE, Record};
-use thiserror::Error;
+pub use evgen_stress::check::{Failure, cannot, expect, wait_until};
+use evgen_stress::device::{Device, Mode};
+use evgen_stress::function::Function;
+use evgen_stress::ktap::Wrong;
+use evgen_stress::module::{self, ModuleError};
+use evgen_uapi::{Counters, EVENT_SIZE, Record, RingCounters};
 
 use crate::kernel_files::DeviceFiles;
-use crate::module;
 
-/// By when what must come has come, on the slowest machine there is.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// The module's file.
+const MODULE: &str = "/lib/modules/evgen.ko";
 
-/// Why a check failed, or could not be done.
-#[derive(Debug, Error)]
-pub enum Failure {
-    /// A call that should have succeeded.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-    /// Sysfs.
-    #[error(transparent)]
-    Function(#[from] FunctionError),
-    /// Something that has nothing to do with the driver.
-    #[error("cannot {what}: {source}")]
-    System {
-        /// What was to be done.
-        what: String,
-        /// Why not.
-        source: io::Error,
-    },
-    /// The driver.
-    #[error(transparent)]
-    Wrong(#[from] Wrong),
-}
-
-impl Failure {
-    /// The exit status that tells of this.
-    pub fn status(&self) -> u8 {
-        match self {
-            Self::Device(error) => error.status(),
-            Self::Function(FunctionError::Missing { .. }) => status::UNAVAILABLE,
-            _ => status::FINDING,
-        }
-    }
-}
-
-/// Makes a [`Failure`] of an error of the system.
-pub fn cannot<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> Failure {
-    move |error| Failure::System {
-        what: what.into(),
-        source: error.into(),
-    }
-}
-
-/// Says what is wrong if something is not as it must be.
-pub fn expect<T: PartialEq + Debug>(what: &str, found: T, wanted: T) -> Result<(), Failure> {
-    Ok(ktap::expect(what, found, wanted)?)
-}
-
-/// Waits until `condition` holds.
-pub fn wait_until(
-    what: &str,
-    mut condition: impl FnMut() -> Result<bool, Failure>,
-) -> Result<(), Failure> {
-    let start = Instant::now();
-    while !condition()? {
-        if start.elapsed() > PATIENCE {
-            return Err(Wrong(format!("{what}: not within {} s", PATIENCE.as_secs())).into());
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    Ok(())
+/// Loads the module, which is not loaded, with these parameters.
+pub fn load(parameters: &str) -> Result<(), ModuleError> {
+    module::load_with(Path::new(MODULE), parameters)
 }
 
 /// A device, and how to reach it.
@@ -131,7 +71,7 @@ impl Bench {
     /// Loads the module anew, with these parameters.
     pub fn load(&mut self, parameters: &'static str) -> Result<(), Failure> {
         self.unload()?;
-        module::load(parameters).map_err(cannot(format!("load the module ({parameters})")))?;
+        load(parameters)?;
         self.parameters = parameters;
         self.open()
     }
@@ -139,8 +79,11 @@ impl Bench {
     /// Closes the device and unloads the module, if it is loaded.
     pub fn unload(&mut self) -> Result<(), Failure> {
         self.device = None;
+        if module::is_loaded() {
+            expect("unloading the module", module::unload()?, true)?;
+        }
         self.parameters = "none";
-        module::unload().map_err(cannot("unload the module"))
+        Ok(())
     }
 
     /// Takes the device from its driver and gives it back. The file is closed before that.
@@ -207,6 +150,6 @@ impl Bench {
 }
 
 /// Sum over the rings of one of their counters.
-pub fn sum(counters: &Counters, counter: fn(&evgen_uapi::RingCounters) -> u64) -> u64 {
+pub fn sum(counters: &Counters, counter: fn(&RingCounters) -> u64) -> u64 {
     counters.ring.iter().map(counter).sum()
 }

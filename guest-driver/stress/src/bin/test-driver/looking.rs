@@ -10,9 +10,9 @@ use std::thread;
 use std::time::Duration;
 
 use evgen_stress::ktap::{Outcome, Wrong};
+use evgen_stress::module;
 use evgen_uapi::FaultCounters;
 use rustix::io::Errno;
-use rustix::system::delete_module;
 
 use crate::bench::{Bench, Failure, cannot, expect, wait_until};
 use crate::kernel_files::FILES;
@@ -107,7 +107,7 @@ pub fn troubles(bench: &mut Bench) -> Result<(), Failure> {
         bench.files.read("faults")?.as_str(),
         "",
     )?;
-    for count in 1..=40 {
+    for count in 1..=34 {
         spoil(bench)?;
         let text = bench.files.read("faults")?;
         let good = |line: &str| {
@@ -177,8 +177,7 @@ pub fn open_files_keep_the_module(bench: &mut Bench) -> Result<(), Failure> {
     let file = bench.files.open("counters");
     let file = file.map_err(cannot("open a file"))?;
     bench.close();
-    let unloaded = delete_module(c"evgen", libc::O_NONBLOCK);
-    expect("rmmod", unloaded, Err(Errno::AGAIN))?;
+    expect("rmmod", module::unload()?, false)?;
     bench.rebind()?;
     drop(file);
     bench.load("")?;

@@ -8,7 +8,6 @@ mod coalescing;
 mod deferred;
 mod kernel_files;
 mod looking;
-mod module;
 mod parameters;
 mod pool;
 mod reset;

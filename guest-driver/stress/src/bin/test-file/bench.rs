@@ -2,72 +2,17 @@
 
 //! The device on the bench, and what all checks need of it.
 
-use std::fmt::Debug;
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
 
-use evgen_stress::device::{Device, DeviceError, Mode};
-use evgen_stress::function::{Function, FunctionError};
-use evgen_stress::ktap::{self, Wrong};
-use evgen_stress::status;
+pub use evgen_stress::check::{Failure, PATIENCE, cannot, expect, wait_until};
+use evgen_stress::device::{Device, Mode};
+use evgen_stress::function::Function;
 use evgen_uapi::{EVENT_SIZE, Record, SOURCE_DRIVER};
 use rustix::io::Errno;
-use thiserror::Error;
-
-/// By when what must come has come, on the slowest machine there is.
-pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a call gives: what a test program wants to see unprettied.
 pub type Answer<T> = Result<T, Errno>;
-
-/// Why a check failed, or could not be done.
-#[derive(Debug, Error)]
-pub enum Failure {
-    /// A call that should have succeeded.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-    /// Sysfs.
-    #[error(transparent)]
-    Function(#[from] FunctionError),
-    /// Something that has nothing to do with the driver.
-    #[error("cannot {what}: {source}")]
-    System {
-        /// What was to be done.
-        what: &'static str,
-        /// Why not.
-        source: io::Error,
-    },
-    /// The driver.
-    #[error(transparent)]
-    Wrong(#[from] Wrong),
-}
-
-impl Failure {
-    /// The exit status that tells of this.
-    pub fn status(&self) -> u8 {
-        match self {
-            Self::Device(error) => error.status(),
-            Self::Function(FunctionError::Missing { .. }) => status::UNAVAILABLE,
-            _ => status::FINDING,
-        }
-    }
-}
-
-/// Makes a [`Failure`] of an error of the system.
-pub fn cannot<E: Into<io::Error>>(what: &'static str) -> impl Fn(E) -> Failure {
-    move |error| Failure::System {
-        what,
-        source: error.into(),
-    }
-}
-
-/// Says what is wrong if something is not as it must be.
-pub fn expect<T: PartialEq + Debug>(what: &str, found: T, wanted: T) -> Result<(), Failure> {
-    Ok(ktap::expect(what, found, wanted)?)
-}
 
 /// Checks that these are the events that a program added under these numbers.
 pub fn expect_events(what: &str, found: &[Record], wanted: Range<u64>) -> Result<(), Failure> {
@@ -81,21 +26,6 @@ pub fn expect_events(what: &str, found: &[Record], wanted: Range<u64>) -> Result
 pub fn events_in(bytes: &[u8]) -> Vec<Record> {
     let (events, _) = bytes.as_chunks();
     events.iter().map(Record::parse).collect()
-}
-
-/// Waits until `condition` holds.
-pub fn wait_until(
-    what: &str,
-    mut condition: impl FnMut() -> Result<bool, Failure>,
-) -> Result<(), Failure> {
-    let start = Instant::now();
-    while !condition()? {
-        if start.elapsed() > PATIENCE {
-            return Err(Wrong(format!("{what}: not within {} s", PATIENCE.as_secs())).into());
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    Ok(())
 }
 
 /// A device, and how to reach it.
