@@ -24,7 +24,9 @@ build() {
     make_modules "$result/build"
     find "$result/build" -name '*.ko' -exec mv -t "$result" {} +
     if [[ -e $result/build/$busted ]]; then
-        # In the same place, so that only what the patch changes is built again.
+        # What make knows of the first build would have it make files in the kernel's tree anew, which
+        # is read-only.
+        find "$result/build" -name '.*.cmd' -delete
         in_root "$result/build" patch -d build -p1 --batch --forward -i "/mnt/build/$busted" || {
             echo "$busted does not apply to the driver"
             return 1
