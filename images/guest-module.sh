@@ -16,16 +16,15 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 readonly sources=(guest-driver/Kbuild guest-driver/{src,lab,uapi/src} device-model/abi/src)
 readonly busted=guest-driver/lab/busted.patch
 
-# Built in copies, so that the checkout stays clean.
+# Built in a copy, so that the checkout stays clean.
 build() {
     local result=$1
-    copy_sources "$result/build"
+    mkdir "$result/build"
+    (cd "$here/.." && cp -a --parents "${sources[@]}" "$result/build")
     make_modules "$result/build"
     find "$result/build" -name '*.ko' -exec mv -t "$result" {} +
-    if [[ -e $here/../$busted ]]; then
-        # Anew: what a first build has noted makes a second one look after the kernel's own files.
-        rm -r "$result/build"
-        copy_sources "$result/build"
+    if [[ -e $result/build/$busted ]]; then
+        # In the same place, so that only what the patch changes is built again.
         in_root "$result/build" patch -d build -p1 --batch --forward -i "/mnt/build/$busted" || {
             echo "$busted does not apply to the driver"
             return 1
@@ -38,11 +37,6 @@ build() {
     # Debug information is nine tenths of a Rust module.
     strip --strip-debug "$result"/*.ko
     rm -r "$result/build"
-}
-
-copy_sources() {
-    mkdir "$1"
-    (cd "$here/.." && cp -a --parents "${sources[@]}" "$1")
 }
 
 make_modules() {
