@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 #
-# Prints the folder of the guest's initramfs: busybox, init, the modules, the test programs.
+# guest-initramfs.sh [stock|rt|lockdep|kasan]
+#
+# Prints the folder of the guest's initramfs for that kernel (stock): busybox, init, the modules, the
+# test programs.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 # shellcheck source=images/cache.sh
@@ -23,10 +26,11 @@ build() {
     rm -r "$tree"
 }
 
+kernel_name=${1:-stock}
 root=$("$here/toolchain-root.sh")
-kernel=$("$here/stock-kernel.sh")
-modules=$("$here/guest-module.sh")
+kernel=$("$here/kernel.sh" stock)
+modules=$("$here/guest-module.sh" "$kernel_name")
 programs=$("$here/programs.sh")
 key=$(hash_of "${BASH_SOURCE[0]}" "$here/archive.sh" "$programs/init" "${tests[@]/#/$programs/}" \
     - <<<"${root##*/} ${modules##*/}")
-cached guest-initramfs "$key" build
+cached "$kernel_name-guest-initramfs" "$key" build

@@ -18,5 +18,5 @@ build() {
 }
 
 root=$("$here/toolchain-root.sh")
-kernel=$("$here/stock-kernel.sh")
+kernel=$("$here/kernel.sh" stock)
 cached host-initramfs "$(hash_of "${BASH_SOURCE[0]}" "$here"/{host-init,archive.sh} - <<<"${kernel##*/}")" build

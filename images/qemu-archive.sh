@@ -32,5 +32,5 @@ build() {
 }
 
 root=$("$here/toolchain-root.sh")
-kernel=$("$here/stock-kernel.sh")
+kernel=$("$here/kernel.sh" stock)
 cached qemu-archive "$(hash_of "${BASH_SOURCE[0]}" "$here/archive.sh" - <<<"${root##*/}")" build

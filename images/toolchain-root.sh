@@ -9,7 +9,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 . "$here/cache.sh"
 
 readonly packages=(
-    gcc make bc bison flex libc6-dev libelf-dev libssl-dev xz-utils zstd cpio kmod dwarves
+    gcc make patch bc bison flex libc6-dev libelf-dev libssl-dev xz-utils zstd cpio kmod dwarves
     python3-minimal rustc rust-src bindgen libclang-dev busybox-static ca-certificates
     # Each by name: apt would otherwise take the dependencies from trixie itself.
     {qemu-system-x86,qemu-system-common,qemu-system-data,seabios}/trixie-backports

@@ -20,7 +20,7 @@ Options:
                            that has KVM; slower, works everywhere. auto (default): kvm where
                            the CPU can, else nested
   --cpus N                 virtual CPUs, 1 to 8 (default 2)
-  --mem M                  guest memory in MiB (default 512)
+  --mem M                  guest memory in MiB (default 512, with --kernel kasan 1024)
   --devices N              evgen devices (default 1, with --demo 2)
   --vectors N              MSI-X vectors of each device, up to 2048 (default: as few as will do)
   --run CMD                run CMD in the guest instead of a shell
@@ -30,8 +30,15 @@ Options:
                            rate=2000,burst=4,seconds=2,lost-interrupt=50 (per second and ring;
                            one event in 50). Given more than once: one for each round of
                            `stress --rounds N`. With --demo: instead of its own
-  --kernel PATH            another kernel for the guest, vmlinux or bzImage. The module is built
-                           for the stock one
+  --kernel KERNEL          the guest's kernel, with its modules:
+                             stock    (default) Debian's kernel for cloud machines
+                             rt       Debian's PREEMPT_RT kernel: spinlocks sleep, handlers are
+                                      threads
+                             lockdep  knows in which order locks are taken, and in which
+                                      contexts; looks for sleeping in atomic sections, leaks,
+                                      and timers and works freed while in use
+                             kasan    checks each memory access of C and Rust, and for leaks
+                           or the path of any other, vmlinux or bzImage, with modules for stock
   --timeout S              end the run with status 124 after S seconds
   --control PATH           make the control socket available as PATH too
   --dry-run                only show what would be run
@@ -58,7 +65,24 @@ number() { # OPTION VALUE MIN MAX
     fi
 }
 
-accel=auto cpus=2 mem=512 devices='' vectors='' mode='' command='' guest_kernel='' timeout=0 control='' dry_run=''
+# shellcheck source=images/kernel-names.sh
+. "$images/kernel-names.sh"
+
+# choose_kernel KERNEL: sets kernel_name, and guest_kernel if it is a path.
+choose_kernel() {
+    kernel_name=stock guest_kernel=
+    if is_kernel_name "$1"; then
+        kernel_name=$1
+    elif [[ $1 != */* && ! -e $1 ]]; then
+        fail 2 "--kernel takes ${kernel_names// /, } or a path, not '$1'"
+    elif [[ -f $1 && -r $1 ]]; then
+        guest_kernel=$1
+    else
+        fail 2 "--kernel $1: no such file, or not readable"
+    fi
+}
+
+accel=auto cpus=2 mem='' devices='' vectors='' mode='' command='' kernel_name=stock guest_kernel='' timeout=0 control='' dry_run=''
 storms=()
 while (($# > 0)); do
     case $1 in
@@ -75,7 +99,7 @@ while (($# > 0)); do
         --vectors) vectors=$2 && number --vectors "$2" 5 2048 ;;
         --run) mode=run command=$2 ;;
         --storm) storms+=("$2") ;;
-        --kernel) guest_kernel=$2 ;;
+        --kernel) choose_kernel "$2" ;;
         --timeout) timeout=$2 && number --timeout "$2" 1 1000000 ;;
         --control) control=$2 ;;
         esac
@@ -93,12 +117,11 @@ fi
 # A demonstration takes some 15 s; one that hangs is to be told from a slow one.
 [[ $mode != demo ]] || ((timeout > 0)) || timeout=180
 [[ -n $devices ]] || { [[ $mode == demo ]] && devices=2 || devices=1; }
+[[ -n $mem ]] || { [[ $kernel_name == kasan ]] && mem=1024 || mem=512; }
 [[ $accel == @(auto|kvm|nested) ]] || fail 2 "--accel takes auto, kvm or nested, not '$accel'"
 number --cpus "$cpus" 1 8
 number --mem "$mem" 64 1000000
 number --devices "$devices" "$([[ $mode == demo ]] && echo 1 || echo 0)" 31
-[[ -z $guest_kernel || -f $guest_kernel && -r $guest_kernel ]] ||
-    fail 2 "--kernel $guest_kernel: no such file, or not readable"
 
 # shellcheck source=scripts/kvm-obstacle.sh
 . "$here/kvm-obstacle.sh"
@@ -112,6 +135,8 @@ fi
 options=(--cpus "$cpus" --mem "$mem" --devices "$devices")
 [[ -z $vectors ]] || options+=(--vectors "$vectors")
 ((timeout == 0)) || options+=(--timeout "$timeout")
+# What checks itself at every step is several times slower, and a loaded machine more so.
+[[ $kernel_name != @(lockdep|kasan) ]] || options+=(--boot-timeout 240)
 case $mode in
 run) options+=(--run "$command") ;;
 demo)
@@ -125,7 +150,8 @@ esac
 if [[ -n $dry_run ]]; then
     echo "accel: $accel${obstacle:+ ($obstacle)}"
     [[ $accel == kvm ]] || echo "outer machine: qemu-system-x86_64, TCG, CPU EPYC-Rome, from the toolchain root"
-    printf 'guest: lockstorm boot --kernel %s --initramfs guest-initramfs.cpio' "${guest_kernel:-vmlinux}"
+    printf 'guest: lockstorm boot --kernel %s --initramfs guest-initramfs.cpio' \
+        "${guest_kernel:-"$kernel_name-kernel/vmlinux"}"
     printf ' %q' "${options[@]}" "${storms[@]/#/--storm=}"
     echo
     exit
@@ -142,15 +168,16 @@ fi
 "$here/host-needs.sh"
 PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 
-kernel=$("$images/stock-kernel.sh") || exit 69
-initramfs=$("$images/guest-initramfs.sh")/initramfs.cpio || exit 69
+kernel=$("$images/kernel.sh" stock) || exit 69
+[[ -n $guest_kernel ]] || guest_kernel=$("$images/kernel.sh" "$kernel_name")/vmlinux || exit 69
+initramfs=$("$images/guest-initramfs.sh" "$kernel_name")/initramfs.cpio || exit 69
 lockstorm=$("$images/programs.sh")/lockstorm || exit 69
 # As tokens: a file here is none in the outer machine.
 for storm in "${storms[@]}"; do
     token=$("$lockstorm" storm token "$storm") || exit
     options+=(--storm "$token")
 done
-guest_kernel=$(realpath "${guest_kernel:-$kernel/vmlinux}")
+guest_kernel=$(realpath "$guest_kernel")
 
 run_on_kvm() {
     # A socket's path is limited to 107 bytes, and the folder's may be longer.

@@ -14,6 +14,7 @@ guest_tests() {
         skip 'all other guest tests' 'a guest does not even boot'
         return
     fi
+    build_kernels_meanwhile
     check 'demo: 100,000 events, all accounted for' demo_balances
     check 'a withheld event turns stress red, storm.sh' withheld_event_is_found
     check 'torture: every actor and all unrest, the law at every pause' torture_balances
@@ -23,6 +24,7 @@ guest_tests() {
     check '1,000,000 stormed events with every fault, all reconciled' million_events_reconcile
     check 'driver: timers, coalescing, resets, room, parameters, debugfs, tracepoints' \
         expect 0 '^ok 35 ' boot --run 'test-driver'
+    check 'tools do what their help says, 5 s of fuzzing' tools_work
     check 'MSI-X conformance in a VM' expect 0 '^ok 20 ' boot --run 'test-msix'
     # More vectors than KVM has routes.
     check 'MSI-X conformance of 3 devices with 2048 vectors' expect 0 '^ok 20 ' \
@@ -42,9 +44,10 @@ guest_tests() {
     else
         skip 'killed QEMU: 69' 'there is no QEMU without the nested mode'
     fi
+    kernel_tests
 }
 
-boot() { timeout --foreground 300 scripts/boot.sh "$@"; }
+boot() { timeout --foreground 600 scripts/boot.sh "$@"; }
 
 # expect STATUS PATTERN COMMAND…: both must come out.
 expect() {
@@ -118,7 +121,7 @@ demo_balances() {
 
 # The stress tests' own control: whoever passes a driver like this sees nothing.
 busted_driver_is_caught() {
-    expect 42 'events came twice' boot --run \
+    expect 42 'events came twice' boot "$@" --run \
         'rmmod evgen && insmod /lib/modules/evgen-busted.ko && stress --seconds 2 --injectors 4'
 }
 
@@ -177,6 +180,62 @@ control_socket() {
     expect 2 'no-such-fault' storm fault no-such-fault
     storm quit
     ends_with 255 20 'ended by'
+}
+
+# What each tool says and its status, but for figures that nobody can know.
+tools_work() {
+    # shellcheck disable=SC2016  # the guest's shell is to expand it
+    local tools='r() { echo "> $*"; "$@"; echo "= $?"; }
+r test-poll poll 0 1 -t 0
+r test-inject-deferred-event 0 1 200 0
+r evgen-cat 0 -c 2 -t 20000
+r test-inject-event 1 -c 2
+r test-poll epoll 0 1 -c 3
+r test-poll epoll-edge 1 -c 2 -t 300
+r test-poll poll 1 -r all
+r test-inject-event 0 --add
+r test-read-events blocking 0 -c 1
+cd /sys/bus/pci/drivers/evgen
+evgen-cat 1 & until ls -l /proc/$!/fd | grep -q evgen1; do sleep .1; done
+set -- 0*; echo $2 >unbind; wait $!; echo "= $?"
+fuzz-ioctl 0 --seconds 5'
+    expect 0 ' calls, 0 findings; the driver works' boot --timeout 120 --devices 2 --run "$tools"
+    sed 's/\r//; s/^[0-9.]* s  //; s/"timestamp":[0-9]*,"flags":0,"payload":"0*"/…/; s/  kind .*//; /^= 69/q' \
+        "$work/said" | sed -n '/^> /,$p' | diff - <(
+        cat <<'TRANSCRIPT'
+> test-poll poll 0 1 -t 0
+test-poll: nothing happened within 0 ms
+= 124
+> test-inject-deferred-event 0 1 200 0
+= 0
+> evgen-cat 0 -c 2 -t 20000
+{"device":0,"ring":1,"source":1,"kind":0,"sequence":0,…,"intact":true}
+{"device":0,"ring":1,"source":1,"kind":0,"sequence":1,…,"intact":true}
+= 0
+> test-inject-event 1 -c 2
+= 0
+> test-poll epoll 0 1 -c 3
+evgen1  IN  0 events read
+evgen1  IN  0 events read
+evgen1  IN  0 events read
+= 0
+> test-poll epoll-edge 1 -c 2 -t 300
+evgen1  IN  0 events read
+test-poll: nothing happened within 300 ms
+= 124
+> test-poll poll 1 -r all
+evgen1  IN  2 events read
+= 0
+> test-inject-event 0 --add
+= 0
+> test-read-events blocking 0 -c 1
+ring -  added 0
+= 0
+evgen-cat: evgen1 is gone (ENODEV)
+evgen-cat: all devices are gone (ENODEV)
+= 69
+TRANSCRIPT
+    )
 }
 
 # A storm for each fault, each in a round of its own, and the first one once more by its token. Rings

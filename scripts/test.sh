@@ -33,12 +33,17 @@ trap 'exit 143' TERM
 
 # shellcheck source=scripts/guest-tests.sh
 . "$here/guest-tests.sh"
+# shellcheck source=scripts/kernel-tests.sh
+. "$here/kernel-tests.sh"
 
-passed=0 failed=0 failed_last=0 skipped=0 current=''
+passed=0 failed=0 failed_last=0 skipped=0 current='' kernels_builder=''
 
 # shellcheck disable=SC2317  # called by the trap
 end_tests() {
-    [[ -z $current ]] || { kill -- "-$current" 2>/dev/null && wait "$current"; } || true
+    local group
+    for group in $current $kernels_builder; do
+        { kill -- "-$group" 2>/dev/null && wait "$group"; } || true
+    done
     rm -rf "$work"
 }
 
@@ -81,7 +86,7 @@ host_tests() {
     fi
     passed=$((passed + sums[0])) failed=$((failed + sums[1])) skipped=$((skipped + sums[2]))
     check 'shellcheck' lint_scripts
-    check 'choice of the stock kernel' images/stock-kernel-choice-test.sh
+    check 'choice of a kernel in the archive' images/kernel-choice-test.sh
     check 'cache of build results' images/cache-test.sh
 }
 

@@ -12,7 +12,7 @@
 # shellcheck disable=SC2154  # `run` and `tools` are bench.sh's
 prepare_place() {
     local programs alioth guest bare=$run/bare folder=$run/tree/mnt/bench
-    kernel=$("$images/stock-kernel.sh") || exit 69
+    kernel=$("$images/kernel.sh" stock) || exit 69
     toolchain=$("$images/toolchain-root.sh") || exit 69
     programs=$("$images/programs.sh") || exit 69
     alioth=$("$images/alioth.sh") || exit 69

@@ -62,10 +62,14 @@ pub struct Function {
 }
 
 impl Function {
-    /// The evgen function number `index`, by rising address: so the driver numbers them too, as long
-    /// as none was unbound.
+    /// The evgen function number `index`, by rising address: so the driver numbers them too.
     pub fn find(index: usize) -> Result<Self, FunctionError> {
-        let mut folders = folders()?;
+        let devices = Path::new(DEVICES);
+        let entries = fs::read_dir(devices).map_err(failed("list", devices))?;
+        let mut folders: Vec<PathBuf> = entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|folder| is_evgen(folder))
+            .collect();
         folders.sort();
         let count = folders.len();
         let folder = folders
@@ -82,11 +86,6 @@ impl Function {
             config: config.map_err(failed("open", &path))?,
             folder,
         })
-    }
-
-    /// Number of evgen functions.
-    pub fn count() -> Result<usize, FunctionError> {
-        Ok(folders()?.len())
     }
 
     /// The file behind which BAR `index` is.
@@ -156,7 +155,7 @@ impl Unbound<'_> {
     }
 
     /// Gives it back to its driver.
-    pub fn bind(&self) -> Result<(), FunctionError> {
+    pub fn bind(self) -> Result<(), FunctionError> {
         order(&self.driver.join("bind"), &self.function.address)
     }
 }
@@ -167,15 +166,6 @@ pub(crate) fn order(path: &Path, what: &str) -> Result<(), FunctionError> {
     let file = OpenOptions::new().write(true).open(path);
     file.and_then(|file| file.write_all_at(what.as_bytes(), 0))
         .map_err(failed("write", path))
-}
-
-fn folders() -> Result<Vec<PathBuf>, FunctionError> {
-    let devices = Path::new(DEVICES);
-    let entries = fs::read_dir(devices).map_err(failed("list", devices))?;
-    Ok(entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|folder| is_evgen(folder))
-        .collect())
 }
 
 /// Whether this is the folder of an evgen function.

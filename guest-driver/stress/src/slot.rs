@@ -79,15 +79,22 @@ impl Slot {
     pub fn open(&self, mode: Mode) -> Result<Option<Device>, DeviceError> {
         // The number can be another one each time that the driver is bound.
         for index in 0..DEVICES_MAX {
-            match Device::open(index, mode) {
-                Ok(device) if self.is_of(&device) => return Ok(Some(device)),
-                Ok(_) | Err(DeviceError::Missing { .. }) => {}
-                // It goes just now.
-                Err(error) if matches!(error.errno(), Some(Errno::NODEV | Errno::NXIO)) => {}
-                Err(error) => return Err(error),
+            if let Some(device) = self.open_numbered(index, mode)? {
+                return Ok(Some(device));
             }
         }
         Ok(None)
+    }
+
+    /// Opens the file with this number; `None` if it is not that of the device, or not there.
+    pub fn open_numbered(&self, index: usize, mode: Mode) -> Result<Option<Device>, DeviceError> {
+        match Device::open(index, mode) {
+            Ok(device) => Ok(self.is_of(&device).then_some(device)),
+            Err(DeviceError::Missing { .. }) => Ok(None),
+            // It goes just now.
+            Err(error) if matches!(error.errno(), Some(Errno::NODEV | Errno::NXIO)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn is_of(&self, device: &Device) -> bool {

@@ -193,11 +193,13 @@ fn doc(attributes: &[Attribute]) -> String {
     lines.join(" ")
 }
 
+/// Whether this is what a lock is called. A value that is set once needs no place in an order.
 fn is_lock(name: &Ident) -> bool {
     let name = name.to_string();
-    ["Mutex", "RwLock", "SpinLock", "SpinLockIrq"]
+    let is_one = ["Mutex", "Lock", "SpinLockIrq"]
         .iter()
-        .any(|lock| name.ends_with(lock))
+        .any(|lock| name.ends_with(lock));
+    is_one && !["OnceLock", "LazyLock"].contains(&name.as_str())
 }
 
 /// Whether what is of this type has a lock in it. A reference to a lock is none.
@@ -270,7 +272,11 @@ fn locks_are_found_wherever_they_are() {
             "struct Borrower { lock: fn(Mutex<u8>), of: PhantomData<Mutex<u8>>, once: OnceLock<u8> }",
             &[],
         ),
-        ("struct InterruptibleMutex<T> { inner: Mutex<T> }", &[]),
+        (
+            "struct Holder { lock: MeasuredLock<u8, MutexBackend> }",
+            &["lock"],
+        ),
+        ("struct MeasuredLock<T> { inner: Lock<T> }", &[]),
     ] {
         let names: Vec<_> = locks(text).into_iter().map(|lock| lock.name).collect();
         assert_eq!(names, expected, "{text}");

@@ -18,6 +18,11 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
+/// What is in the file at `path`, from the root.
+pub fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap()
+}
+
 /// All Rust files in `folder`, a path from the root, and below.
 pub fn rust_files(folder: &str) -> Vec<Source> {
     let mut sources = Vec::new();

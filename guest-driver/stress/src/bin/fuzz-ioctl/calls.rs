@@ -7,7 +7,6 @@ use evgen_uapi::{
     SET_COALESCING, WAIT_DRAINED,
 };
 use libc::{epoll_event, iovec, pollfd};
-use rustix::io::Errno;
 
 use crate::arguments::{self, Argument};
 use crate::counters;
@@ -27,33 +26,30 @@ const POLLED: usize = size_of::<pollfd>();
 const POLL_ANSWERS: i16 =
     libc::POLLIN | libc::POLLRDNORM | libc::POLLERR | libc::POLLHUP | libc::POLLNVAL;
 
-/// A call failed that is needed to prepare another one.
-pub type Prepared = Result<(), Errno>;
-
 impl Fuzzer<'_> {
     /// Makes a call and judges its answer.
-    pub fn make(&mut self, call: Call) -> Prepared {
+    pub fn make(&mut self, call: Call) {
         let (random, rings) = (&mut self.random, self.rings);
         match call {
             Call::Add => {
                 let event = arguments::add_event(random);
-                self.give(call, ADD, &event)?;
+                self.give(call, ADD, &event);
             }
             Call::Inject => {
                 let ring = arguments::ring(random, rings);
-                self.give(call, INJECT, &ring)?;
+                self.give(call, INJECT, &ring);
             }
             Call::InjectDeferred => {
                 let injection = arguments::deferred_injection(random, rings);
-                self.give(call, INJECT_DEFERRED, &injection)?;
+                self.give(call, INJECT_DEFERRED, &injection);
             }
             Call::SetCoalescing => {
                 let coalescing = arguments::coalescing(random, rings);
-                self.give(call, SET_COALESCING, &coalescing)?;
+                self.give(call, SET_COALESCING, &coalescing);
             }
             Call::WaitDrained => {
                 let time = arguments::milliseconds(random);
-                self.give(call, WAIT_DRAINED, &time)?;
+                self.give(call, WAIT_DRAINED, &time);
             }
             Call::Counters => self.counters(),
             Call::GetEvent => self.get_event(),
@@ -63,10 +59,10 @@ impl Fuzzer<'_> {
                 self.ioctl_without_argument(call, command, false);
             }
             Call::Read => self.read(),
-            Call::Readv => self.readv()?,
+            Call::Readv => self.readv(),
             Call::Write => self.write(),
-            Call::Poll => self.poll()?,
-            Call::EpollControl => self.epoll_control()?,
+            Call::Poll => self.poll(),
+            Call::EpollControl => self.epoll_control(),
             Call::EpollWait => self.epoll_wait(),
             Call::Open => {
                 let answer = self.files.open(random);
@@ -86,20 +82,18 @@ impl Fuzzer<'_> {
                 self.judge(call, Known::RIGHT, answer);
             }
         }
-        Ok(())
     }
 
     /// An `ioctl` that reads its argument.
-    fn give(&mut self, call: Call, command: u32, argument: &Argument) -> Prepared {
+    fn give(&mut self, call: Call, command: u32, argument: &Argument) {
         let place = self.place(argument.bytes.len());
-        self.memory.put(place.address, &argument.bytes)?;
+        self.memory.put(place.address, &argument.bytes);
         let known = Known {
             memory: place.readable,
             valid: argument.valid,
         };
         let answer = system::ioctl(self.file(), command, place.address);
         self.judge(call, known, answer);
-        Ok(())
     }
 
     fn ioctl_without_argument(&mut self, call: Call, command: u32, valid: bool) {
@@ -164,7 +158,7 @@ impl Fuzzer<'_> {
         }
     }
 
-    fn readv(&mut self) -> Prepared {
+    fn readv(&mut self) {
         let count = self.random.usize(1..=4);
         // What is in memory that others write to could point anywhere.
         let vectors = match self.place(count * VECTOR) {
@@ -189,7 +183,7 @@ impl Fuzzer<'_> {
             bytes.extend(to.to_ne_bytes());
             bytes.extend(length.to_ne_bytes());
         }
-        self.memory.put(vectors.address, &bytes)?;
+        self.memory.put(vectors.address, &bytes);
         let memory = match vectors.readable {
             Sure::No => Sure::No,
             _ => Sure::Unknown,
@@ -200,7 +194,6 @@ impl Fuzzer<'_> {
         if let Ok(count) = answer {
             self.count_events(Call::Readv, count);
         }
-        Ok(())
     }
 
     fn write(&mut self) {
@@ -210,7 +203,7 @@ impl Fuzzer<'_> {
         self.judge(Call::Write, Known { memory, valid }, answer);
     }
 
-    fn poll(&mut self) -> Prepared {
+    fn poll(&mut self) {
         let count = self.random.usize(1..=4);
         let place = self.place(count * POLLED);
         let mut bytes = Vec::new();
@@ -219,7 +212,7 @@ impl Fuzzer<'_> {
             bytes.extend(self.random.u16(..).to_ne_bytes());
             bytes.extend([0; 2]);
         }
-        self.memory.put(place.address, &bytes)?;
+        self.memory.put(place.address, &bytes);
         let timeout = self.timeout();
         let answer = system::poll(place.address, count, timeout);
         self.judge(Call::Poll, written(place), answer);
@@ -232,10 +225,9 @@ impl Fuzzer<'_> {
                 }
             }
         }
-        Ok(())
     }
 
-    fn epoll_control(&mut self) -> Prepared {
+    fn epoll_control(&mut self) {
         let place = self.place(EPOLL_EVENT);
         let flags = [
             libc::EPOLLIN,
@@ -249,7 +241,7 @@ impl Fuzzer<'_> {
             .fold(0, |all, flag| all | flag);
         let mut bytes = flags.to_ne_bytes().to_vec();
         bytes.extend(self.random.u64(..).to_ne_bytes());
-        self.memory.put(place.address, &bytes)?;
+        self.memory.put(place.address, &bytes);
         let (operation, memory) = match self.random.u8(0..3) {
             0 => (libc::EPOLL_CTL_ADD, place.readable),
             1 => (libc::EPOLL_CTL_MOD, place.readable),
@@ -260,7 +252,6 @@ impl Fuzzer<'_> {
         let answer = system::epoll_control(epoll, operation, file, place.address);
         let valid = true;
         self.judge(Call::EpollControl, Known { memory, valid }, answer);
-        Ok(())
     }
 
     fn epoll_wait(&mut self) {

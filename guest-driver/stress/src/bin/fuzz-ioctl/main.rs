@@ -190,8 +190,7 @@ fn make_calls(options: &Options, seed: u64, rings: u32) -> Result<Done, FuzzErro
             .map_err(FuzzError::Memory)?;
         let mut done = Done::default();
         for thread in threads {
-            let one = thread.join().map_err(|_| FuzzError::Panic)?;
-            done.add(one.map_err(FuzzError::Memory)?);
+            done.add(thread.join().map_err(|_| FuzzError::Panic)?);
         }
         files.close_all();
         Ok(done)
@@ -204,7 +203,7 @@ fn interrupt_until_end(random: &mut Rng, seconds: u64, shown: &[Shown], stop: &A
     let start = Instant::now();
     let end = Duration::from_secs(seconds);
     while shown.iter().any(Shown::runs) {
-        let over = start.elapsed() >= end || shown.iter().any(|thread| !thread.runs());
+        let over = start.elapsed() >= end;
         stop.store(over, Ordering::Relaxed);
         if over {
             shown.iter().for_each(|thread| thread.interrupt(ENDING));
@@ -212,7 +211,7 @@ fn interrupt_until_end(random: &mut Rng, seconds: u64, shown: &[Shown], stop: &A
             let signal = if random.bool() { ENDING } else { RESTARTING };
             shown[random.usize(0..shown.len())].interrupt(signal);
         }
-        thread::sleep(Duration::from_micros(random.u64(0..2000)));
+        thread::sleep(Duration::from_micros(random.u64(0..4000)));
         if start.elapsed() > end + END_LIMIT {
             for thread in shown.iter().filter(|thread| thread.runs()) {
                 println!("FAILED: {} does not return", thread.call().name());

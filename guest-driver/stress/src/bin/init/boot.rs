@@ -84,27 +84,17 @@ pub fn file_systems() -> Result<(), BootError> {
         ),
         ("devtmpfs", "/dev", MountFlags::NOSUID | MountFlags::NOEXEC),
         ("tmpfs", "/tmp", MountFlags::NOSUID | MountFlags::NODEV),
-        (
-            "debugfs",
-            "/sys/kernel/debug",
-            MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
-        ),
     ] {
         let mounted = fs::create_dir_all(target)
             .and_then(|()| Ok(mount(file_system, target, file_system, flags, None)?));
-        let expected = match mounted.as_ref().err().and_then(Errno::from_io_error) {
+        match mounted {
             // Some kernels mount /dev themselves.
-            Some(Errno::BUSY) => true,
-            // Not every kernel has it, and nobody must have it.
-            Some(Errno::NODEV | Errno::NOENT) => file_system == "debugfs",
-            _ => false,
-        };
-        if !expected {
-            mounted.map_err(|source| BootError::Mount {
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::BUSY) => {}
+            mounted => mounted.map_err(|source| BootError::Mount {
                 file_system,
                 target,
                 source,
-            })?;
+            })?,
         }
     }
     for (file_system, target) in [

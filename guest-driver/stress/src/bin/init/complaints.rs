@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 use crate::say;
+use crate::splats::is_splat;
 
 /// The bits that tell of a fault, with the kernel's word for each
 /// (Documentation/admin-guide/tainted-kernels.rst). Others tell only what kind of kernel it is; a
@@ -25,39 +26,11 @@ const FAULTS: [(u32, &str); 6] = [
     (14, "soft lockup"),
 ];
 
-/// What the kernel logs, as a warning or worse, when it finds a fault that sets none of these bits.
-/// `WARNING: ` alone would not do: some say no more than what hardware a kernel runs on. Those of
-/// `WARN()` are tainting.
-const REPORTS: [&str; 19] = [
-    // Lock validator (kernel/locking/lockdep.c)
-    "WARNING: possible circular locking dependency detected",
-    "WARNING: possible recursive locking detected",
-    "WARNING: possible irq lock inversion dependency detected",
-    "-unsafe lock order detected",
-    "WARNING: inconsistent lock state",
-    "WARNING: Nested lock was not taken",
-    "WARNING: bad unlock balance detected",
-    "WARNING: bad contention detected",
-    "WARNING: held lock freed",
-    "still has locks held",
-    "WARNING: lock held when returning to user space",
-    "WARNING: suspicious RCU usage",
-    // RCU (kernel/rcu/tree_stall.h, tree_exp.h, tasks.h)
-    "detected stall",
-    "detected expedited stall",
-    // Hung tasks: "INFO: task NAME:PID blocked for more than …", or "blocked in I/O wait for …"
-    "INFO: task ",
-    // An interrupt that no handler takes
-    "nobody cared",
-    // A CPU that takes no interrupts
-    "hard LOCKUP",
-    // Wait contexts of locks, workqueue lockups, KCSAN and more
-    "BUG: ",
-    "UBSAN: ",
-];
-
 /// Level of a warning in the kernel log; lower is worse.
 const WARNING: u32 = 4;
+
+/// The last of the kernel's own levels. The bits above them tell who else logs.
+const LEVEL_MAX: u32 = 7;
 
 /// The kernel did not say whether something went wrong.
 #[derive(Debug, Error)]
@@ -92,7 +65,7 @@ fn tainted() -> Result<String, Silence> {
     fs::read_to_string(path).map_err(|source| Silence { path, source })
 }
 
-/// The warnings in the kernel log, and worse.
+/// The warnings in the kernel log, and worse, and what tells of a fault in any other way.
 fn kernel_log() -> Result<Vec<String>, Silence> {
     let path = "/dev/kmsg";
     let silence = |source| Silence { path, source };
@@ -119,30 +92,31 @@ fn kernel_log() -> Result<Vec<String>, Silence> {
     }
 }
 
-/// The text of a record of /dev/kmsg ("level,number,time,flags;text"), if it is a warning or worse.
+/// The text of a record of /dev/kmsg ("level,number,time,flags;text"), if it is a warning or worse, or
+/// tells of a fault: that of leaks is informational, and that the lock validator gave up is for
+/// debugging.
 fn complaint(record: &str) -> Option<&str> {
     let (head, text) = record.split_once(';')?;
     let level: u32 = head.split(',').next()?.parse().ok()?;
-    // The upper bits are the facility; the kernel's own is 0.
-    (level <= WARNING).then(|| text.lines().next().unwrap_or_default())
+    if level > LEVEL_MAX {
+        return None;
+    }
+    let line = text.lines().next().unwrap_or_default();
+    (level <= WARNING || is_splat(line)).then_some(line)
 }
 
-/// What is wrong by the taint bits, or else the first line of the log that tells of a fault.
+/// What is wrong by the taint bits, and the first line of the log that tells of a fault.
 fn faults(tainted: &str, log: &[String]) -> Option<String> {
     let Ok(bits) = tainted.trim().parse::<u64>() else {
         return Some(format!("tainted reads {tainted:?}"));
     };
-    let faults: Vec<_> = FAULTS
+    let by_taint = FAULTS
         .iter()
         .filter(|&(bit, _)| bits >> bit & 1 == 1)
-        .map(|&(_, name)| name)
-        .collect();
-    if !faults.is_empty() {
-        return Some(faults.join(", "));
-    }
-    log.iter()
-        .find(|line| REPORTS.iter().any(|report| line.contains(report)))
-        .cloned()
+        .map(|&(_, name)| name);
+    let by_log = log.iter().map(String::as_str).find(|line| is_splat(line));
+    let faults: Vec<_> = by_taint.chain(by_log).collect();
+    (!faults.is_empty()).then(|| faults.join(", "))
 }
 
 #[cfg(test)]
@@ -158,7 +132,12 @@ mod tests {
             ),
             ("2,1,2,c;Oops; really\n", Some("Oops; really")),
             ("6,339,5140900,-;NET: Registered\n", None),
+            (
+                "7,1,2,-;turning off the locking correctness validator.\n",
+                Some("turning off the locking correctness validator."),
+            ),
             ("12,1,2,-;from a program\n", None),
+            ("8,1,2,-;BUG: says a program\n", None),
             ("", None),
         ] {
             assert_eq!(complaint(record), expected);
@@ -181,70 +160,19 @@ mod tests {
     }
 
     #[test]
-    fn reports_are_told_from_what_is_normal() {
-        for (line, fault) in [
-            (
-                "WARNING: possible circular locking dependency detected",
-                true,
-            ),
-            ("WARNING: possible recursive locking detected", true),
-            (
-                "WARNING: SOFTIRQ-safe -> SOFTIRQ-unsafe lock order detected",
-                true,
-            ),
-            ("WARNING: inconsistent lock state", true),
-            ("[ BUG: Invalid wait context ]", true),
-            ("WARNING: stress/98 still has locks held!", true),
-            ("rcu: INFO: rcu_preempt self-detected stall on CPU", true),
-            (
-                "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
-                true,
-            ),
-            (
-                "rcu: INFO: rcu_preempt detected expedited stalls on CPUs/tasks: {",
-                true,
-            ),
-            ("INFO: rcu_tasks detected stalls on tasks:", true),
-            (
-                "INFO: task stress:98 blocked for more than 120 seconds.",
-                true,
-            ),
-            (
-                "INFO: task stress:98 blocked in I/O wait for more than 120 seconds.",
-                true,
-            ),
-            (
-                "irq 25: nobody cared (try booting with the \"irqpoll\" option)",
-                true,
-            ),
-            (
-                "watchdog: CPU1: Watchdog detected hard LOCKUP on cpu 0",
-                true,
-            ),
-            ("BUG: workqueue lockup - pool", true),
-            ("UBSAN: array-index-out-of-bounds in a.c:1:2", true),
-            ("evgen: loading out-of-tree module taints kernel.", false),
-            ("evgen 0000:00:01.0: ring 0 is in the error state", false),
-            (
-                "RETBleed: WARNING: Spectre v2 mitigation leaves CPU vulnerable",
-                false,
-            ),
-            (
-                "WARNING: BIOS bug: CPU MTRRs don't cover all of memory",
-                false,
-            ),
-            (
-                "ENERGY_PERF_BIAS: Set to 'normal', was 'performance'",
-                false,
-            ),
-            (
-                "[Firmware Bug]: TSC doesn't count with P0 frequency!",
-                false,
-            ),
+    fn the_first_line_that_tells_of_a_fault_is_named() {
+        let log = ["evgen: hello", "BUG: KASAN: double-free", "BUG: later"].map(str::to_owned);
+        for (tainted, log, expected) in [
+            ("12288", &log[..], Some("BUG: KASAN: double-free")),
+            ("12320", &log[..], Some("bad page, BUG: KASAN: double-free")),
+            ("12288", &log[..1], None),
+            ("12800", &log[..1], Some("warning")),
         ] {
-            let log = ["evgen: hello", line, "BUG: later"].map(str::to_owned);
-            let log = if fault { &log[..] } else { &log[..2] };
-            assert_eq!(faults("12288", log).as_deref(), fault.then_some(line));
+            assert_eq!(
+                faults(tainted, log).as_deref(),
+                expected,
+                "{tainted} {log:?}"
+            );
         }
     }
 }

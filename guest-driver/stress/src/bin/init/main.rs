@@ -8,6 +8,7 @@
 
 mod boot;
 mod complaints;
+mod splats;
 mod supervise;
 
 use std::ffi::OsString;

@@ -107,7 +107,7 @@ pub fn troubles(bench: &mut Bench) -> Result<(), Failure> {
         bench.files.read("faults")?.as_str(),
         "",
     )?;
-    for count in 1..=40 {
+    for count in 1..=34 {
         spoil(bench)?;
         let text = bench.files.read("faults")?;
         let good = |line: &str| {

@@ -64,8 +64,11 @@ impl Load {
             end: AtomicBool::new(false),
             patience,
         });
-        let device = open(slot, Mode::Nonblocking)?;
-        let program = start_program(&open(slot, Mode::Blocking)?)?;
+        let missing = || Trouble::wrong("open", format!("{} has no file", slot.address()));
+        let device = slot.open(Mode::Nonblocking)?.ok_or_else(missing)?;
+        let index = device.index();
+        let open = |mode| slot.open_numbered(index, mode)?.ok_or_else(missing);
+        let program = start_program(&open(Mode::Blocking)?)?;
         let (sender, ends) = mpsc::channel();
         let mut load = Self {
             told,
@@ -75,7 +78,7 @@ impl Load {
             device,
         };
         for (name, mode, act) in ACTORS {
-            let device = open(slot, mode)?;
+            let device = open(mode)?;
             let (told, sender) = (Arc::clone(&load.told), sender.clone());
             thread::spawn(move || sender.send((name, play(act, &device, &told))));
             load.running.push(name);
@@ -167,11 +170,6 @@ impl Drop for Load {
         let _ = self.program.kill();
         let _ = self.program.wait();
     }
-}
-
-fn open(slot: &Slot, mode: Mode) -> Result<Device, Trouble> {
-    slot.open(mode)?
-        .ok_or_else(|| Trouble::wrong("open", format!("{} has no file", slot.address())))
 }
 
 /// Starts a program that reads what this one has opened.

@@ -73,6 +73,8 @@ impl Actor {
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                         self.tally.interrupted += 1;
                     }
+                    // It goes with its device.
+                    Err(_) if self.unbind => {}
                     text => drop(text.map_err(Failure::own("cannot read a file in debugfs"))?),
                 }
             }

@@ -3,48 +3,43 @@
 //! Devices go while they are used, and come again. The module cannot go as long as a file is open.
 
 use std::io;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use evgen_stress::function::{Function, Unbound};
+use evgen_stress::module;
+use evgen_stress::slot::Slot;
 use fastrand::Rng;
-use rustix::io::Errno;
-use rustix::system::delete_module;
 
 use super::Pause;
 
-/// How long a device may be refused when it comes again: its driver may be short of memory.
+/// How long a device may be refused when it comes again: it may be busy or gone just then, and the
+/// driver short of memory.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Takes some device from the driver and gives it back. How often?
 pub fn come_and_go(interval: Duration, mut rng: Rng, pause: &Pause) -> io::Result<u64> {
-    let count = Function::count().map_err(io::Error::other)?;
+    let slots = Slot::all().map_err(io::Error::other)?;
     let mut done = 0;
     while pause.wait(interval) {
-        let function = Function::find(rng.usize(..count)).map_err(io::Error::other)?;
-        let unbound = function.unbind().map_err(io::Error::other)?;
-        try_to_unload()?;
+        let slot = &slots[rng.usize(..slots.len())];
+        slot.unbind().map_err(io::Error::other)?;
+        // Those who play this have files open.
+        if module::unload().map_err(io::Error::other)? {
+            return Err(io::Error::other("the module was unloaded with files open"));
+        }
         pause.wait(interval.mul_f64(rng.f64()));
-        bind(&unbound)?;
+        bind(slot)?;
         done += 1;
     }
     Ok(done)
 }
 
-fn bind(unbound: &Unbound<'_>) -> io::Result<()> {
+fn bind(slot: &Slot) -> io::Result<()> {
     let deadline = Instant::now() + LIMIT;
     loop {
-        match unbound.bind() {
-            Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+        match slot.bind() {
+            Err(_) if Instant::now() < deadline => thread::sleep(Duration::from_millis(10)),
             bound => return bound.map_err(io::Error::other),
         }
-    }
-}
-
-/// The module is in use by whoever plays this.
-fn try_to_unload() -> io::Result<()> {
-    match delete_module(c"evgen", libc::O_NONBLOCK) {
-        Err(Errno::AGAIN | Errno::BUSY) => Ok(()),
-        Err(error) => Err(error.into()),
-        Ok(()) => Err(io::Error::other("the module was unloaded with a file open")),
     }
 }

@@ -3,11 +3,11 @@
 #
 # Which kernel is taken from a given archive, and which next if that one lacks Rust.
 set -euo pipefail
-# shellcheck source=images/stock-kernel-choice.sh
-. "$(dirname "${BASH_SOURCE[0]}")/stock-kernel-choice.sh"
+# shellcheck source=images/kernel-choice.sh
+. "$(dirname "${BASH_SOURCE[0]}")/kernel-choice.sh"
 
 # Package "7.3.4-1~bpo13+1" as the archive lists it; the second argument is for rebuilds.
-package() { printf '%s+deb13-cloud-amd64 %s-%s~bpo13+1\n' "$1" "$1" "${2:-1}"; }
+package() { printf '%s+deb13 %s-%s~bpo13+1\n' "$1" "$1" "${2:-1}"; }
 
 failures=0
 # expect CASE EXPECTED VERSION…: the versions of EXPECTED are tried in this order.
