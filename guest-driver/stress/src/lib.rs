@@ -22,6 +22,7 @@ pub mod fork;
 pub mod function;
 pub mod injected;
 pub mod kernel_arguments;
+pub mod kmemleak;
 pub mod ktap;
 pub mod law;
 pub mod leaks;

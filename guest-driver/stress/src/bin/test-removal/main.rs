@@ -18,6 +18,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use clap::{Parser, ValueEnum};
 use evgen_stress::exit_device::ExitDevice;
+use evgen_stress::kmemleak;
 use evgen_stress::leaks::Figures;
 use evgen_stress::slot::Slot;
 use evgen_stress::status;
@@ -28,6 +29,8 @@ use trouble::Trouble;
 
 /// Rounds of each kind, for each device, after which lists and caches are as large as they get.
 const WARM_UP: u64 = 3;
+/// Most lines that are shown of what the kernel says of leaks.
+const KMEMLEAK_LINES: usize = 100;
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -73,6 +76,9 @@ fn test_kind(
     };
     series::play(kind, slots, WARM_UP * devices, !seed, options)?;
     let before = Figures::now()?;
+    if kmemleak::is_there() {
+        kmemleak::forget()?;
+    }
     let start = Instant::now();
     let back = series::play(kind, slots, options.rounds, seed, options)?;
     let rounds = thousands(options.rounds.cast_signed());
@@ -84,19 +90,31 @@ fn test_kind(
         back.slowest.as_millis(),
         thousands(back.calls.cast_signed()),
     ));
-    let growth = Figures::now()?.growth_since(&before, options.rounds);
-    let (leaks, rest): (Vec<_>, Vec<_>) = growth.iter().partition(|growth| growth.is_leak());
-    rest.iter()
-        .for_each(|growth| say(format_args!("# {growth}")));
-    leaks
-        .iter()
-        .for_each(|leak| say(format_args!("# LEAK {leak}")));
-    let result = if leaks.is_empty() { "ok" } else { "not ok" };
+    let leaks = look_for_leaks(&before, options.rounds)?;
+    let result = if leaks { "not ok" } else { "ok" };
     say(format_args!(
         "{result} {} - {name}: nothing leaks",
         2 * number + 2
     ));
-    Ok(leaks.is_empty())
+    Ok(!leaks)
+}
+
+/// Whether there is a leak; says what has grown, and what the kernel says itself.
+fn look_for_leaks(before: &Figures, rounds: u64) -> Result<bool, Trouble> {
+    let mut found = false;
+    for growth in Figures::now()?.growth_since(before, rounds) {
+        let word = if growth.is_leak() { "LEAK" } else { "grown" };
+        found |= growth.is_leak();
+        say(format_args!("# {word} {growth}"));
+    }
+    if kmemleak::is_there() {
+        let leaks = kmemleak::leaks()?;
+        found |= !leaks.is_empty();
+        for line in leaks.lines().take(KMEMLEAK_LINES) {
+            say(format_args!("# {line}"));
+        }
+    }
+    Ok(found)
 }
 
 /// Puts the mark on the machine's timeline upon which it starts the next storm that it was asked for.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use evgen_stress::device::DeviceError;
 use evgen_stress::function::FunctionError;
+use evgen_stress::kmemleak::KmemleakError;
 use evgen_stress::leaks::LeakError;
 use evgen_stress::module::ModuleError;
 use evgen_stress::status;
@@ -31,6 +32,9 @@ pub enum Trouble {
     /// Leaks cannot be looked for.
     #[error(transparent)]
     Leak(#[from] LeakError),
+    /// Nor does the kernel.
+    #[error(transparent)]
+    Kmemleak(#[from] KmemleakError),
     /// The system refuses something else.
     #[error("cannot {what}: {source}")]
     System {
