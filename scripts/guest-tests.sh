@@ -14,7 +14,7 @@ guest_tests() {
         skip 'all other guest tests' 'a guest does not even boot'
         return
     fi
-    build_kernels_meanwhile
+    start_kernel_tests
     check 'demo: 100,000 events, all accounted for' demo_balances
     check 'a withheld event turns stress red, storm.sh' withheld_event_is_found
     check 'torture: every actor and all unrest, the law at every pause' torture_balances
@@ -44,7 +44,7 @@ guest_tests() {
     else
         skip 'killed QEMU: 69' 'there is no QEMU without the nested mode'
     fi
-    kernel_tests
+    finish_kernel_tests
 }
 
 boot() { timeout --foreground 600 scripts/boot.sh "$@"; }

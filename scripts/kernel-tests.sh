@@ -4,35 +4,42 @@
 # Sourced by test.sh: the driver on kernels whose spinlocks sleep, that check each lock, or each access to
 # memory. What a kernel finds shows as a splat, and the run ends with 42.
 
-# Builds these kernels beside the first tests of guests, which leave a processor idle.
-build_kernels_meanwhile() {
-    (for kernel in rt lockdep kasan; do images/guest-initramfs.sh "$kernel" >/dev/null; done) \
-        >"$work/kernels" 2>&1 </dev/null &
-    kernels_builder=$!
+# Starts them beside the tests of the stock kernel, which leave a processor idle.
+start_kernel_tests() {
+    mkdir "$work/kernels"
+    run_kernel_tests </dev/null &
+    kernels=$!
+}
+
+# In a process of its own, so with figures of its own.
+run_kernel_tests() {
+    local work=$work/kernels current='' passed=0 failed=0
+    trap end_current EXIT
+    trap 'exit 143' TERM
+    kernel_tests
+    echo "$passed $failed" >"$work/sums"
+}
+
+# Waits for them, and adds their results.
+finish_kernel_tests() {
+    local sums=(0 1)
+    echo '        waiting for the other kernels'
+    wait "$kernels" || true
+    kernels=
+    [[ ! -s $work/kernels/sums ]] || read -r -a sums <"$work/kernels/sums"
+    passed=$((passed + sums[0])) failed=$((failed + sums[1]))
 }
 
 kernel_tests() {
-    local start kernel
-    start=$(microseconds)
-    if kill -0 "$kernels_builder" 2>/dev/null; then
-        echo "        waiting for kernels that are being built (cache: $cache/building)"
-    fi
-    if ! wait "$kernels_builder"; then
-        kernels_builder=
-        check 'kernels that check themselves' cat_and_fail "$work/kernels"
-        return
-    fi
-    kernels_builder=
-    (($(microseconds) - start < 1000000)) || echo "        kernels are built … $(seconds_since "$start")"
+    local kernel
     for kernel in rt lockdep kasan; do
-        check "$kernel kernel: no splat in any test of the driver, torture, removal" driver_on_kernel "$kernel"
+        if images/guest-initramfs.sh "$kernel" >"$work/images"; then
+            check "$kernel kernel: no splat in tests of the driver, torture, removal" driver_on_kernel "$kernel"
+        else
+            check "$kernel kernel" false
+        fi
     done
     check 'lockdep kernel: BUSTED control is caught' busted_driver_is_caught --kernel lockdep
-}
-
-cat_and_fail() {
-    cat "$1"
-    return 1
 }
 
 # The storms are for each of torture's rounds, and for the devices that vanish.

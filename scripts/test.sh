@@ -36,16 +36,16 @@ trap 'exit 143' TERM
 # shellcheck source=scripts/kernel-tests.sh
 . "$here/kernel-tests.sh"
 
-passed=0 failed=0 failed_last=0 skipped=0 current='' kernels_builder=''
+passed=0 failed=0 failed_last=0 skipped=0 current='' kernels=''
 
 # shellcheck disable=SC2317  # called by the trap
 end_tests() {
-    local group
-    for group in $current $kernels_builder; do
-        { kill -- "-$group" 2>/dev/null && wait "$group"; } || true
-    done
+    end_current
+    [[ -z $kernels ]] || { kill "$kernels" 2>/dev/null && wait "$kernels"; } || true
     rm -rf "$work"
 }
+
+end_current() { [[ -z $current ]] || { kill -- "-$current" 2>/dev/null && wait "$current"; } || true; }
 
 # check NAME COMMAND…: runs the command, with its output in $output.
 check() {
