@@ -50,7 +50,7 @@ driver_on_kernel() {
         --storm "$calm,corrupt-checksum=40,duplicate-event=40" --storm "$calm" \
         --storm "$calm,lost-interrupt=40,hang=4000,self-reset=4000" \
         --storm rate=500,seconds=5 --storm rate=500,seconds=5 --storm rate=100,seconds=300,all-ones=800 \
-        --run 'test-file && test-driver && fuzz-ioctl 0 --seconds 5 && torture --seed 1 --seconds 12 &&
+        --run 'uname -v; test-file && test-driver && fuzz-ioctl 0 --seconds 5 && torture --seed 1 --seconds 12 &&
             test-removal --rounds 4 --kind unbind --kind module --kind surprise'
     [[ $1 != rt ]] || grep -q PREEMPT_RT "$work/said" || { echo 'this is no PREEMPT_RT' && return 1; }
 }

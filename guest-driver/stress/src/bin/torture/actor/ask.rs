@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use evgen_stress::device::{Device, Drained, Mode};
 use evgen_stress::signals::stopped;
 use evgen_uapi::Counters;
+use rustix::io::Errno;
 
 use super::{Actor, Failure};
 
@@ -25,10 +26,12 @@ impl Actor {
         while !stopped() {
             let milliseconds = self.rng.u32(..=50);
             self.tally.calls += 1;
-            match device.wait_drained(milliseconds)? {
-                Drained::Drained => self.rest(2000),
-                Drained::TimedOut => {}
-                Drained::Interrupted => self.tally.interrupted += 1,
+            match device.wait_drained(milliseconds) {
+                Ok(Drained::Drained) => self.rest(2000),
+                Ok(Drained::TimedOut) => {}
+                Ok(Drained::Interrupted) => self.tally.interrupted += 1,
+                Err(error) if error.errno() == Some(Errno::NOMEM) => self.tally.refused += 1,
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(())
