@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! `/sys/kernel/debug/evgen/evgenN`: what a developer wants to see of a device. Reading touches no
-//! register, so it is of no consequence to a device, nor is it to be waited for.
+//! register, and waits for nobody who waits himself: a removal waits for whoever reads.
 
 use kernel::{
     fmt,
@@ -186,7 +186,7 @@ fn write_lock(
     figures: LockFigures,
 ) -> fmt::Result {
     write!(to, "{name:10} {:>12} ", figures.taken)?;
-    match figures.contended() {
+    match figures.contended {
         Some(contended) => writeln!(to, "{contended:>12}"),
         // See `MeasuredLock`.
         None => writeln!(to, "in /proc/lock_stat"),

@@ -9,7 +9,10 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{Atomic, Relaxed},
-        lock::{mutex::MutexBackend, spinlock::SpinLockIrqBackend},
+        lock::{
+            mutex::{MutexBackend, MutexGuard},
+            spinlock::SpinLockIrqBackend,
+        },
         poll::PollCondVar,
         Arc, Completion, CondVar, SpinLockIrq,
     },
@@ -24,7 +27,7 @@ use crate::{
     deferred::DeferredInjections,
     event_list::{EventList, Evicted},
     kernel_additions::completion::wait_interruptible_timeout,
-    measured_lock::{LockFigures, Measured, MeasuredGuard, MeasuredLock},
+    measured_lock::{LockFigures, MeasuredLock},
     node::{Entry, Node},
     registers::{DeviceCounters, Gathering, Registers},
     trace,
@@ -101,10 +104,8 @@ impl Device {
             try_pin_init!(Self {
                 rings,
                 registers,
-                process <- MeasuredLock::new(new_mutex!(Measured::new(process), "evgen::process")),
-                events <- MeasuredLock::new(
-                    new_spinlock_irq!(Measured::new(events), "evgen::events")
-                ),
+                process <- MeasuredLock::new(new_mutex!(process, "evgen::process")),
+                events <- MeasuredLock::new(new_spinlock_irq!(events, "evgen::events")),
                 gathering <- new_spinlock_irq!(
                     [Gathering::default(); MAX_RINGS], "evgen::gathering"
                 ),
@@ -130,7 +131,7 @@ impl Device {
         &self.events
     }
 
-    /// How often the mutex that serialises process context was taken. Sleeps.
+    /// How often the mutex that serialises process context was taken. In any context.
     pub(crate) fn process_figures(&self) -> LockFigures {
         self.process.figures()
     }
@@ -154,7 +155,7 @@ impl Device {
 
     /// Locks out all other process context, if the device is still there. Sleeps; `ERESTARTSYS` if
     /// a signal comes first, so this is what a call does before anything else that can be seen.
-    pub(crate) fn lock(&self) -> Result<MeasuredGuard<'_, Process, MutexBackend>> {
+    pub(crate) fn lock(&self) -> Result<MutexGuard<'_, Process>> {
         let process = self.process.lock_interruptible().map_err(|_| ERESTARTSYS)?;
         self.check_present()?;
         Ok(process)

@@ -15,7 +15,7 @@ use kernel::{
 use crate::{
     abi::registers::cause_error,
     device::Device,
-    measured_lock::{LockFigures, Measured, MeasuredLock},
+    measured_lock::{LockFigures, MeasuredLock},
     node::{Batch, Node},
     refill::Refill,
     registers::Registers,
@@ -60,9 +60,7 @@ impl Rings {
         for index in 0..device.rings() {
             let service = Service::new(index, Ring::new(dev, size)?)?;
             let serviced = pin_init!(Serviced {
-                service <- MeasuredLock::new(
-                    new_spinlock_irq!(Measured::new(service), "evgen::ring")
-                ),
+                service <- MeasuredLock::new(new_spinlock_irq!(service, "evgen::ring")),
             });
             rings.push(KBox::pin_init(serviced, GFP_KERNEL)?, GFP_KERNEL)?;
         }
