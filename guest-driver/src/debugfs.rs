@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! `/sys/kernel/debug/evgen/evgenN`: what a developer wants to see of a device. Reading touches no
-//! register, so it is of no consequence to a device, nor is it to be waited for.
+//! register, and waits for nobody who waits himself: a removal waits for whoever reads.
 
 use kernel::{
     fmt,

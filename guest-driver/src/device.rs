@@ -131,7 +131,7 @@ impl Device {
         &self.events
     }
 
-    /// How often the mutex that serialises process context was taken.
+    /// How often the mutex that serialises process context was taken. In any context.
     pub(crate) fn process_figures(&self) -> LockFigures {
         self.process.figures()
     }

@@ -24,20 +24,18 @@ const TRIES: bool = !cfg!(CONFIG_LOCKDEP);
 
 /// A lock that counts.
 ///
-/// What it covers, in which context it is taken and its place in the lock order say its owner. Going
-/// back to sleep and waking up again on a condition variable does not count.
-///
-/// The counters are written by whoever has just taken the lock, so that they cost no more than two
-/// additions, and can be read by anybody without it: nobody who only looks waits for a lock.
+/// What it covers, in which context it is taken and its place in the lock order say its owner. Waiting
+/// on a condition variable, which lets go of it and takes it again, does not count.
 #[pin_data]
 pub(crate) struct MeasuredLock<T, B: Backend> {
-    taken: Atomic<u64>,
-    found_taken: Atomic<u64>,
     #[pin]
     lock: Lock<T, B>,
+    taken: Atomic<u64>,
+    found_taken: Atomic<u64>,
 }
 
 /// How often a lock was taken, since it was made.
+#[derive(Clone, Copy)]
 pub(crate) struct LockFigures {
     /// Times that it was taken.
     pub(crate) taken: u64,
@@ -49,9 +47,9 @@ impl<T, B: Backend> MeasuredLock<T, B> {
     /// Makes a lock of one that was never taken.
     pub(crate) fn new(lock: impl PinInit<Lock<T, B>>) -> impl PinInit<Self> {
         pin_init!(Self {
+            lock <- lock,
             taken: Atomic::new(0),
             found_taken: Atomic::new(0),
-            lock <- lock,
         })
     }
 
@@ -59,12 +57,12 @@ impl<T, B: Backend> MeasuredLock<T, B> {
     pub(crate) fn lock(&self) -> Guard<'_, T, B> {
         self.try_lock().unwrap_or_else(|| {
             let guard = self.lock.lock();
-            self.count(&guard, true);
+            self.count_found_taken();
             guard
         })
     }
 
-    /// How often the lock was taken. In any context.
+    /// How often the lock was taken. Does not take it: whoever has it may have it for long.
     pub(crate) fn figures(&self) -> LockFigures {
         LockFigures {
             taken: self.taken.load(Relaxed),
@@ -74,18 +72,14 @@ impl<T, B: Backend> MeasuredLock<T, B> {
 
     fn try_lock(&self) -> Option<Guard<'_, T, B>> {
         let guard = TRIES.then(|| self.lock.try_lock()).flatten()?;
-        self.count(&guard, false);
+        self.taken.add(1, Relaxed);
         Some(guard)
     }
 
-    /// With lockdep nobody knows whether it was found taken, and nobody asks.
-    fn count(&self, _held: &Guard<'_, T, B>, found_taken: bool) {
-        let add = |counter: &Atomic<u64>, count: bool| {
-            let sum = counter.load(Relaxed).wrapping_add(u64::from(count));
-            counter.store(sum, Relaxed);
-        };
-        add(&self.taken, true);
-        add(&self.found_taken, found_taken);
+    /// With lockdep nobody knows whether it was, and nobody asks.
+    fn count_found_taken(&self) {
+        self.taken.add(1, Relaxed);
+        self.found_taken.add(1, Relaxed);
     }
 }
 
@@ -96,7 +90,7 @@ impl<T> MeasuredLock<T, MutexBackend> {
             return Ok(guard);
         }
         let guard = lock_interruptible(&self.lock)?;
-        self.count(&guard, true);
+        self.count_found_taken();
         Ok(guard)
     }
 }
