@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Puts back what was there before when it goes.
 pub struct Setting {
@@ -16,8 +16,13 @@ impl Setting {
     /// Takes note of what is there.
     pub fn keep(path: impl Into<PathBuf>) -> io::Result<Self> {
         let path = path.into();
-        let before = fs::read_to_string(&path)?.trim_end().to_owned();
+        let before = read(&path)?;
         Ok(Self { path, before })
+    }
+
+    /// What is there.
+    pub fn get(&self) -> io::Result<String> {
+        read(&self.path)
     }
 
     /// Takes note of what is there, and changes it.
@@ -31,6 +36,10 @@ impl Setting {
     pub fn set(&self, value: &str) -> io::Result<()> {
         fs::write(&self.path, value)
     }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    Ok(fs::read_to_string(path)?.trim_end().to_owned())
 }
 
 impl Drop for Setting {
@@ -50,7 +59,7 @@ mod tests {
         assert!(Setting::keep(&path).is_err());
         fs::write(&path, "old\n").unwrap();
         let setting = Setting::change(&path, "new").unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        assert_eq!(setting.get().unwrap(), "new");
         drop(setting);
         assert_eq!(fs::read_to_string(&path).unwrap(), "old");
         fs::remove_file(&path).unwrap();

@@ -25,14 +25,23 @@ impl Actor {
         let device = self.open(device, Mode::Nonblocking)?;
         while !stopped() {
             let milliseconds = self.rng.u32(..=50);
-            self.tally.calls += 1;
-            match device.wait_drained(milliseconds) {
-                Ok(Drained::Drained) => self.rest(2000),
-                Ok(Drained::TimedOut) => {}
-                Ok(Drained::Interrupted) => self.tally.interrupted += 1,
-                Err(error) if error.errno() == Some(Errno::NOMEM) => self.tally.refused += 1,
-                Err(error) => return Err(error.into()),
-            }
+            self.wait_drained(&device, milliseconds)?;
+            self.rest(2000);
+        }
+        Ok(())
+    }
+
+    /// Waits until all is read, for so many milliseconds.
+    pub(super) fn wait_drained(
+        &mut self,
+        device: &Device,
+        milliseconds: u32,
+    ) -> Result<(), Failure> {
+        self.tally.calls += 1;
+        match device.wait_drained(milliseconds) {
+            Err(error) if error.errno() == Some(Errno::NOMEM) => self.tally.refused += 1,
+            Ok(Drained::Interrupted) => self.tally.interrupted += 1,
+            waited => drop(waited?),
         }
         Ok(())
     }

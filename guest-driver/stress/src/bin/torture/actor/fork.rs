@@ -109,7 +109,7 @@ impl Actor {
                 match self.rng.u8(..3) {
                     0 => drop(self.read_nowhere(&files.blocking)?),
                     1 => self.poll_once(&files.blocking, None)?,
-                    _ => drop(files.blocking.wait_drained(10_000)?),
+                    _ => self.wait_drained(&files.blocking, 10_000)?,
                 }
                 self.rest(1000);
             },

@@ -112,7 +112,7 @@ pub fn start(unrest: &Unrest, actors: Vec<Pid>) -> Running {
         }),
     );
     add(
-        "slab",
+        "allocations failed",
         unrest
             .slab
             .map(|percent| -> Work { Box::new(move |_, pause| slab::fail(percent, pause)) }),

@@ -14,6 +14,9 @@ use crate::setting::Setting;
 
 const FAILSLAB: &str = "/sys/kernel/debug/failslab";
 
+/// More failures than there can be.
+const ENOUGH: u64 = 1_000_000_000;
+
 /// Why allocations cannot be made to fail, if they cannot.
 pub fn obstacle() -> Option<String> {
     let missing = ["probability", "require-start"]
@@ -26,7 +29,7 @@ pub fn obstacle() -> Option<String> {
     module().err().map(|error| error.to_string())
 }
 
-/// Lets so many of a hundred allocations fail until told to end. How many failed is not known here.
+/// Lets so many of a hundred allocations fail until told to end. How many?
 pub fn fail(percent: u8, pause: &Pause) -> io::Result<u64> {
     let (start, end) = module()?;
     let folder = Path::new(FAILSLAB);
@@ -39,17 +42,19 @@ pub fn fail(percent: u8, pause: &Pause) -> io::Result<u64> {
         ("task-filter", "N".to_owned()),
         ("interval", "1".to_owned()),
         ("space", "0".to_owned()),
-        ("times", "-1".to_owned()),
         ("verbose", "0".to_owned()),
     ]
     .map(|(name, value)| Setting::change(folder.join(name), &value));
     let settings = settings.into_iter().collect::<io::Result<Vec<_>>>()?;
+    let times = Setting::change(folder.join("times"), &ENOUGH.to_string())?;
     // The last to come and the first to go: the others say whom it is about.
     let probability = Setting::change(folder.join("probability"), &percent.to_string())?;
     while pause.wait(Duration::from_secs(1)) {}
     drop(probability);
-    drop(settings);
-    Ok(1)
+    // It counts down.
+    let left: u64 = times.get()?.parse().unwrap_or(ENOUGH);
+    drop((times, settings));
+    Ok(ENOUGH.saturating_sub(left))
 }
 
 /// From where to where the module lies in memory, or a bit further.
