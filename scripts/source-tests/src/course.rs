@@ -88,7 +88,10 @@ fn missing_proofs(cell: &str) -> Vec<String> {
 /// All that a program, the tests of whole machines, or these tests consist of.
 fn source_of(program: &str) -> Option<String> {
     match program {
-        "test.sh" => return Some(read("scripts/guest-tests.sh")),
+        "test.sh" => {
+            let parts = ["scripts/guest-tests.sh", "scripts/kernel-tests.sh"];
+            return Some(parts.map(read).concat());
+        }
         "source-tests" => return Some(all_in("scripts/source-tests/src")),
         _ => {}
     }

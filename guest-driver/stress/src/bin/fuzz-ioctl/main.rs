@@ -15,7 +15,8 @@ mod system;
 mod tally;
 
 use std::ffi::CString;
-use std::io;
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -121,12 +122,12 @@ fn fuzz(options: &Options) -> Result<u8, FuzzError> {
     let device = Device::open(options.device, Mode::Nonblocking)?;
     let before = device.counters()?;
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
-    println!(
+    say(format_args!(
         "fuzz-ioctl: evgen{}, {} threads, {} s; --seed {seed} makes the same choices again",
         options.device, options.threads, options.seconds
-    );
+    ));
     let done = make_calls(options, seed, before.rings)?;
-    println!("{}", done.tally);
+    say(&done.tally);
     let mut findings: Vec<_> = done
         .findings
         .iter()
@@ -135,22 +136,17 @@ fn fuzz(options: &Options) -> Result<u8, FuzzError> {
     let calls = thousands(done.tally.calls().cast_signed());
     findings.extend(examine(device, before, done));
     for finding in &findings {
-        println!("FAILED: {finding}");
+        say(format_args!("FAILED: {finding}"));
     }
-    println!(
-        "fuzz-ioctl: {calls} calls, {} findings{}",
-        findings.len(),
-        if findings.is_empty() {
-            "; the driver works"
-        } else {
-            ""
-        }
-    );
-    Ok(if findings.is_empty() {
-        status::OK
-    } else {
-        status::FINDING
-    })
+    let (verdict, status) = match findings.len() {
+        0 => ("; the driver works", status::OK),
+        _ => ("", status::FINDING),
+    };
+    say(format_args!(
+        "fuzz-ioctl: {calls} calls, {} findings{verdict}",
+        findings.len()
+    ));
+    Ok(status)
 }
 
 /// Has all threads make calls until the time is over, and gives what came of all of them.
@@ -214,7 +210,10 @@ fn interrupt_until_end(random: &mut Rng, seconds: u64, shown: &[Shown], stop: &A
         thread::sleep(Duration::from_micros(random.u64(0..4000)));
         if start.elapsed() > end + END_LIMIT {
             for thread in shown.iter().filter(|thread| thread.runs()) {
-                println!("FAILED: {} does not return", thread.call().name());
+                say(format_args!(
+                    "FAILED: {} does not return",
+                    thread.call().name()
+                ));
             }
             std::process::exit(status::FINDING.into());
         }
@@ -230,4 +229,9 @@ fn examine(device: Device, before: Counters, done: Done) -> Vec<String> {
         Ok(Err(error)) => vec![format!("the driver does not work any more: {error}")],
         Err(_) => vec!["the driver does not answer any more".to_owned()],
     }
+}
+
+/// Prints a line. Whoever reads the output may go away; the verdict is in the exit status too.
+fn say(line: impl Display) {
+    let _ = writeln!(io::stdout(), "{line}");
 }
