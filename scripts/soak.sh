@@ -138,7 +138,7 @@ soak_kernel() { # KERNEL SEED
     done
 }
 
-declare -rA vanishing=([surprise]=,all-ones=800)
+declare -rA vanishing=([surprise]=",all-ones=800")
 readonly faults=lost-interrupt=100,duplicate-interrupt=100,corrupt-checksum=100,duplicate-event=100,reordered-event=100,unmapped-dma=100,hang=5000,stuck-busy=5000,self-reset=5000
 trap finish EXIT
 trap 'exit 130' INT
