@@ -3,15 +3,17 @@
 //! The command line of `lockstorm`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use lockstorm_device_model::Storm;
 use lockstorm_device_model::abi::identity::MAX_VECTORS;
+use lockstorm_device_model::{Config, Storm};
 
 use crate::completion::Completion;
 use crate::ctl::Ctl;
 use crate::machine::layout;
 use crate::storms::{self, StormCommand};
+use crate::supervisor::Rules;
 use crate::top::Top;
 
 const EXAMPLES: &str = "\
@@ -76,10 +78,30 @@ pub struct Boot {
     #[arg(long, value_name = "MIB", default_value_t = 512,
           value_parser = clap::value_parser!(u64).range(layout::MEMORY_MIN_MIB..=layout::MEMORY_MAX_MIB))]
     pub mem: u64,
+    /// Its devices.
+    #[command(flatten)]
+    pub devices: Devices,
+    /// What the guest does, and how it is watched.
+    #[command(flatten)]
+    pub guest: GuestOptions,
+    /// How interrupts go to KVM; for scripts/bench.sh to compare the two
+    #[arg(
+        long,
+        hide = true,
+        value_name = "WAY",
+        value_enum,
+        default_value = "irqfd"
+    )]
+    pub msi: Msi,
+}
+
+/// What devices there are.
+#[derive(Clone, Debug, Args)]
+pub struct Devices {
     /// evgen devices
-    #[arg(long, value_name = "N", default_value_t = 1,
+    #[arg(long = "devices", value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u8).range(0..=31))]
-    pub devices: u8,
+    pub count: u8,
     /// Event rings of each device
     #[arg(long, value_name = "N", default_value_t = 4,
           value_parser = clap::value_parser!(u8).range(1..=8))]
@@ -89,6 +111,22 @@ pub struct Boot {
     #[arg(long, value_name = "N",
           value_parser = clap::value_parser!(u16).range(2..=MAX_VECTORS as i64))]
     pub vectors: Option<u16>,
+}
+
+impl Devices {
+    /// The device model's part of it.
+    pub fn config(&self) -> Config {
+        Config {
+            rings: self.rings,
+            vectors: self.vectors,
+            ..Config::default()
+        }
+    }
+}
+
+/// What a guest does, and how it is watched.
+#[derive(Clone, Debug, Args)]
+pub struct GuestOptions {
     /// More kernel arguments
     #[arg(long, value_name = "ARGS", allow_hyphen_values = true)]
     pub append: Option<String>,
@@ -114,15 +152,17 @@ pub struct Boot {
     /// begins whenever the guest is ready again
     #[arg(long = "storm", value_name = "STORM", value_parser = storms::find)]
     pub storms: Vec<Storm>,
-    /// How interrupts go to KVM; for scripts/bench.sh to compare the two
-    #[arg(
-        long,
-        hide = true,
-        value_name = "WAY",
-        value_enum,
-        default_value = "irqfd"
-    )]
-    pub msi: Msi,
+}
+
+impl GuestOptions {
+    /// How a run with such a guest is judged.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            command: self.run.is_some(),
+            boot_timeout: Some(Duration::from_secs(self.boot_timeout)),
+            timeout: self.timeout.map(Duration::from_secs),
+        }
+    }
 }
 
 /// How interrupts go to KVM.
