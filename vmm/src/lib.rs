@@ -24,3 +24,4 @@ pub mod storms;
 pub mod supervisor;
 pub mod timeline;
 pub mod top;
+pub mod vfio_user;
