@@ -2,6 +2,7 @@
 
 //! The command line of `lockstorm`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -36,6 +37,18 @@ Exit status:
   0 as expected · 42 a finding · 2 usage · 69 the machine lacks something
   124 timeout or hang · 255 guest panic; with --run, the command's own";
 
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  Two devices for a QEMU that is started by hand; docs/qemu.md has its options:
+    lockstorm serve --socket /tmp/evgen --devices 2 --control /tmp/storm.sock
+
+  The same QEMU as a part of the run; its end is the other's:
+    lockstorm serve --socket /tmp/evgen -- qemu-system-x86_64 -nographic …
+
+A client has a device to itself. When it goes, the device is reset and waits for the next.
+
+Exit status: as of `lockstorm boot`; 69 if the VMM ends before its guest is done.";
+
 /// A small virtual machine monitor that storms drivers with interrupts.
 #[derive(Debug, Parser)]
 #[command(name = "lockstorm", version, after_help = EXAMPLES, after_long_help = EXAMPLES)]
@@ -50,6 +63,8 @@ pub struct Cli {
 pub enum Command {
     /// Boot a Linux guest with evgen devices
     Boot(Boot),
+    /// Serve evgen devices to another VMM, such as QEMU, over vfio-user
+    Serve(Serve),
     /// Talk to a running guest's devices through its control socket
     Ctl(Ctl),
     /// Watch a running guest's devices
@@ -93,6 +108,26 @@ pub struct Boot {
         default_value = "irqfd"
     )]
     pub msi: Msi,
+}
+
+/// Options of `lockstorm serve`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = SERVE_EXAMPLES)]
+pub struct Serve {
+    /// Socket of the first device, to create; the next ones are PATH.1, PATH.2 and so on
+    #[arg(long, value_name = "PATH")]
+    pub socket: PathBuf,
+    /// The devices.
+    #[command(flatten)]
+    pub devices: Devices,
+    /// What the guest does, and how it is watched.
+    #[command(flatten)]
+    pub guest: GuestOptions,
+    /// Program to run with the devices, which lockstorm ends with; its output is the guest's console.
+    /// An argument {} stands for the guest's kernel arguments. Isa-debugcon devices at ports 0x5e0
+    /// and 0x5e1, with the sockets PATH.status and PATH.marks, are the guest's exit device
+    #[arg(last = true, value_name = "VMM")]
+    pub vmm: Vec<OsString>,
 }
 
 /// What devices there are.

@@ -12,7 +12,7 @@ use tracing::Level;
 use lockstorm::cli::{self, Cli, Command};
 use lockstorm::console::tell;
 use lockstorm::supervisor::{Ending, status};
-use lockstorm::{completion, ctl, run, storms, top};
+use lockstorm::{completion, ctl, run, serve, storms, top};
 
 /// Names the lowest level of log messages that are shown: error, warn, info, debug or trace.
 const LOG_VARIABLE: &str = "LOCKSTORM_LOG";
@@ -38,6 +38,11 @@ fn main() -> ExitCode {
         Command::Boot(options) => {
             let ending =
                 run::boot(&options, start).map_err(|error| (error.status(), error.to_string()));
+            tell_ending(ending, &options.guest)
+        }
+        Command::Serve(options) => {
+            let ending =
+                serve::serve(&options, start).map_err(|error| (error.status(), error.to_string()));
             tell_ending(ending, &options.guest)
         }
         Command::Ctl(ctl) => ctl::run(ctl),
