@@ -16,9 +16,11 @@ boot.sh: boots a stock Linux guest with evgen devices and their Rust driver.
   scripts/boot.sh --run 'ls /dev'    one command; its exit status is this script's
 
 Options:
-  --accel auto|kvm|nested  kvm: on this machine's /dev/kvm. nested: inside an emulated machine
+  --accel auto|kvm|nested|qemu
+                           kvm: on this machine's /dev/kvm. nested: inside an emulated machine
                            that has KVM; slower, works everywhere. auto (default): kvm where
-                           the CPU can, else nested
+                           the CPU can, else nested. qemu: stock QEMU runs the guest, with or
+                           without KVM, and gets the devices over vfio-user
   --cpus N                 virtual CPUs, 1 to 8 (default 2)
   --mem M                  guest memory in MiB (default 512)
   --devices N              evgen devices (default 1, with --demo 2)
@@ -93,7 +95,7 @@ fi
 # A demonstration takes some 15 s; one that hangs is to be told from a slow one.
 [[ $mode != demo ]] || ((timeout > 0)) || timeout=180
 [[ -n $devices ]] || { [[ $mode == demo ]] && devices=2 || devices=1; }
-[[ $accel == @(auto|kvm|nested) ]] || fail 2 "--accel takes auto, kvm or nested, not '$accel'"
+[[ $accel == @(auto|kvm|nested|qemu) ]] || fail 2 "--accel takes auto, kvm, nested or qemu, not '$accel'"
 number --cpus "$cpus" 1 8
 number --mem "$mem" 64 1000000
 number --devices "$devices" "$([[ $mode == demo ]] && echo 1 || echo 0)" 31
@@ -109,7 +111,8 @@ if [[ $accel == auto ]]; then
     [[ -z $obstacle ]] || accel=nested
 fi
 
-options=(--cpus "$cpus" --mem "$mem" --devices "$devices")
+machine_options=(--cpus "$cpus" --mem "$mem")
+options=(--devices "$devices")
 [[ -z $vectors ]] || options+=(--vectors "$vectors")
 ((timeout == 0)) || options+=(--timeout "$timeout")
 case $mode in
@@ -124,9 +127,19 @@ esac
 
 if [[ -n $dry_run ]]; then
     echo "accel: $accel${obstacle:+ ($obstacle)}"
-    [[ $accel == kvm ]] || echo "outer machine: qemu-system-x86_64, TCG, CPU EPYC-Rome, from the toolchain root"
-    printf 'guest: lockstorm boot --kernel %s --initramfs guest-initramfs.cpio' "${guest_kernel:-vmlinux}"
+    [[ $accel != nested ]] || echo "outer machine: qemu-system-x86_64, TCG, CPU EPYC-Rome, from the toolchain root"
+    [[ $accel == qemu ]] && command="serve --socket evgen" ||
+        command="boot --kernel ${guest_kernel:-vmlinux} --initramfs guest-initramfs.cpio ${machine_options[*]}"
+    printf 'guest: lockstorm %s' "$command"
     printf ' %q' "${options[@]}" "${storms[@]/#/--storm=}"
+    [[ $accel != qemu ]] || {
+        # shellcheck source=scripts/qemu.sh
+        . "$here/qemu.sh"
+        initramfs=guest-initramfs.cpio guest_kernel=${guest_kernel:-vmlinux}
+        qemu_command
+        printf ' --'
+        printf ' %q' "${command[@]}"
+    }
     echo
     exit
 fi
@@ -137,6 +150,8 @@ fi
 . "$here/run-folder.sh"
 # shellcheck source=scripts/nested.sh
 . "$here/nested.sh"
+# shellcheck source=scripts/qemu.sh
+. "$here/qemu.sh"
 # Now, and not after minutes of building.
 [[ -z $control ]] || require_free_control "$control"
 "$here/host-needs.sh"
@@ -157,7 +172,8 @@ run_on_kvm() {
     (
         cd "$run"
         exec "$lockstorm" boot --kernel "$guest_kernel" --initramfs "$initramfs" \
-            --control control.sock --console-log "$run/console.log" "${options[@]}" <&3
+            --control control.sock --console-log "$run/console.log" \
+            "${machine_options[@]}" "${options[@]}" <&3
     ) &
     machine=$!
     wait "$machine" || status=$?
@@ -188,5 +204,6 @@ trap 'exit 143' TERM
 case $accel in
 kvm) run_on_kvm ;;
 nested) run_nested ;;
+qemu) run_qemu ;;
 esac
 exit "$status"
