@@ -104,6 +104,8 @@ number --devices "$devices" "$([[ $mode == demo ]] && echo 1 || echo 0)" 31
 
 # shellcheck source=scripts/kvm-obstacle.sh
 . "$here/kvm-obstacle.sh"
+# shellcheck source=scripts/qemu.sh
+. "$here/qemu.sh"
 obstacle=$(kvm_obstacle)
 [[ $accel != kvm || -z $obstacle || -n $dry_run ]] || fail 69 "--accel kvm: $obstacle; --accel nested works without"
 if [[ $accel == auto ]]; then
@@ -128,18 +130,17 @@ esac
 if [[ -n $dry_run ]]; then
     echo "accel: $accel${obstacle:+ ($obstacle)}"
     [[ $accel != nested ]] || echo "outer machine: qemu-system-x86_64, TCG, CPU EPYC-Rome, from the toolchain root"
-    [[ $accel == qemu ]] && command="serve --socket evgen" ||
-        command="boot --kernel ${guest_kernel:-vmlinux} --initramfs guest-initramfs.cpio ${machine_options[*]}"
-    printf 'guest: lockstorm %s' "$command"
-    printf ' %q' "${options[@]}" "${storms[@]/#/--storm=}"
-    [[ $accel != qemu ]] || {
-        # shellcheck source=scripts/qemu.sh
-        . "$here/qemu.sh"
-        initramfs=guest-initramfs.cpio guest_kernel=${guest_kernel:-vmlinux}
-        qemu_command
-        printf ' --'
-        printf ' %q' "${command[@]}"
-    }
+    kernel=${guest_kernel:-vmlinux} initramfs=guest-initramfs.cpio qemu=()
+    if [[ $accel == qemu ]]; then
+        guest_kernel=$kernel
+        qemu_with_guest
+        qemu=(-- "${qemu[@]}")
+        printf 'guest: lockstorm serve --socket evgen'
+    else
+        printf 'guest: lockstorm boot --kernel %s --initramfs %s' "$kernel" "$initramfs"
+        printf ' %q' "${machine_options[@]}"
+    fi
+    printf ' %q' "${options[@]}" "${storms[@]/#/--storm=}" "${qemu[@]}"
     echo
     exit
 fi
@@ -150,8 +151,6 @@ fi
 . "$here/run-folder.sh"
 # shellcheck source=scripts/nested.sh
 . "$here/nested.sh"
-# shellcheck source=scripts/qemu.sh
-. "$here/qemu.sh"
 # Now, and not after minutes of building.
 [[ -z $control ]] || require_free_control "$control"
 "$here/host-needs.sh"
