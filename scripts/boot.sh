@@ -16,9 +16,11 @@ boot.sh: boots a stock Linux guest with evgen devices and their Rust driver.
   scripts/boot.sh --run 'ls /dev'    one command; its exit status is this script's
 
 Options:
-  --accel auto|kvm|nested  kvm: on this machine's /dev/kvm. nested: inside an emulated machine
+  --accel auto|kvm|nested|qemu
+                           kvm: on this machine's /dev/kvm. nested: inside an emulated machine
                            that has KVM; slower, works everywhere. auto (default): kvm where
-                           the CPU can, else nested
+                           the CPU can, else nested. qemu: stock QEMU runs the guest, with or
+                           without KVM, and gets the devices over vfio-user
   --cpus N                 virtual CPUs, 1 to 8 (default 2)
   --mem M                  guest memory in MiB (default 512, with --kernel kasan 1024)
   --devices N              evgen devices (default 1, with --demo 2)
@@ -118,13 +120,15 @@ fi
 [[ $mode != demo ]] || ((timeout > 0)) || timeout=180
 [[ -n $devices ]] || { [[ $mode == demo ]] && devices=2 || devices=1; }
 [[ -n $mem ]] || { [[ $kernel_name == kasan ]] && mem=1024 || mem=512; }
-[[ $accel == @(auto|kvm|nested) ]] || fail 2 "--accel takes auto, kvm or nested, not '$accel'"
+[[ $accel == @(auto|kvm|nested|qemu) ]] || fail 2 "--accel takes auto, kvm, nested or qemu, not '$accel'"
 number --cpus "$cpus" 1 8
 number --mem "$mem" 64 1000000
 number --devices "$devices" "$([[ $mode == demo ]] && echo 1 || echo 0)" 31
 
 # shellcheck source=scripts/kvm-obstacle.sh
 . "$here/kvm-obstacle.sh"
+# shellcheck source=scripts/qemu.sh
+. "$here/qemu.sh"
 obstacle=$(kvm_obstacle)
 [[ $accel != kvm || -z $obstacle || -n $dry_run ]] || fail 69 "--accel kvm: $obstacle; --accel nested works without"
 if [[ $accel == auto ]]; then
@@ -132,7 +136,8 @@ if [[ $accel == auto ]]; then
     [[ -z $obstacle ]] || accel=nested
 fi
 
-options=(--cpus "$cpus" --mem "$mem" --devices "$devices")
+machine_options=(--cpus "$cpus" --mem "$mem")
+options=(--devices "$devices")
 [[ -z $vectors ]] || options+=(--vectors "$vectors")
 ((timeout == 0)) || options+=(--timeout "$timeout")
 # What checks itself at every step is several times slower, and a loaded machine more so.
@@ -149,10 +154,18 @@ esac
 
 if [[ -n $dry_run ]]; then
     echo "accel: $accel${obstacle:+ ($obstacle)}"
-    [[ $accel == kvm ]] || echo "outer machine: qemu-system-x86_64, TCG, CPU EPYC-Rome, from the toolchain root"
-    printf 'guest: lockstorm boot --kernel %s --initramfs guest-initramfs.cpio' \
-        "${guest_kernel:-"$kernel_name-kernel/vmlinux"}"
-    printf ' %q' "${options[@]}" "${storms[@]/#/--storm=}"
+    [[ $accel != nested ]] || echo "outer machine: qemu-system-x86_64, TCG, CPU EPYC-Rome, from the toolchain root"
+    kernel=${guest_kernel:-"$kernel_name-kernel/vmlinux"} initramfs=guest-initramfs.cpio qemu=()
+    if [[ $accel == qemu ]]; then
+        guest_kernel=$kernel
+        qemu_with_guest
+        qemu=(-- "${qemu[@]}")
+        printf 'guest: lockstorm serve --socket evgen'
+    else
+        printf 'guest: lockstorm boot --kernel %s --initramfs %s' "$kernel" "$initramfs"
+        printf ' %q' "${machine_options[@]}"
+    fi
+    printf ' %q' "${options[@]}" "${storms[@]/#/--storm=}" "${qemu[@]}"
     echo
     exit
 fi
@@ -184,7 +197,8 @@ run_on_kvm() {
     (
         cd "$run"
         exec "$lockstorm" boot --kernel "$guest_kernel" --initramfs "$initramfs" \
-            --control control.sock --console-log "$run/console.log" "${options[@]}" <&3
+            --control control.sock --console-log "$run/console.log" \
+            "${machine_options[@]}" "${options[@]}" <&3
     ) &
     machine=$!
     wait "$machine" || status=$?
@@ -215,5 +229,6 @@ trap 'exit 143' TERM
 case $accel in
 kvm) run_on_kvm ;;
 nested) run_nested ;;
+qemu) run_qemu ;;
 esac
 exit "$status"

@@ -8,7 +8,7 @@ cd "$here/.."
 
 usage() {
     cat <<'TEXT'
-fuzz.sh: tries what a hostile guest, storm file, kernel file or control client could, at random.
+fuzz.sh: tries what a hostile guest, VMM, storm file, kernel file or control client could, at random.
 
   scripts/fuzz.sh                        every target, ten minutes each
   scripts/fuzz.sh --seconds 60 msix      one target, one minute

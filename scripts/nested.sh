@@ -21,7 +21,7 @@ readonly outer_cpus=1
 # MiB that the outer machine needs beyond the guest's memory.
 readonly outer_memory=640
 
-# Boots the guest. Uses boot.sh's guest_kernel, initramfs, lockstorm, options, and what
+# Boots the guest. Uses boot.sh's guest_kernel, initramfs, lockstorm, machine_options, options, and what
 # run_outer_machine uses.
 # shellcheck disable=SC2154  # boot.sh's own
 run_nested() {
@@ -33,7 +33,7 @@ run_nested() {
     # kick had got lost. By an RCU stall on one processor it had looked like one before.
     run_outer_machine /run/lockstorm boot --kernel /run/kernel --initramfs /run/initramfs \
         --append nopvspin \
-        --control /dev/virtio-ports/control "${options[@]}"
+        --control /dev/virtio-ports/control "${machine_options[@]}" "${options[@]}"
 }
 
 # run_outer_machine COMMAND…: runs the command in an outer machine with the files of $run/tree, and

@@ -35,6 +35,20 @@ pub trait MsiSink {
     fn release(&mut self);
 }
 
+impl<S: MsiSink + ?Sized> MsiSink for Box<S> {
+    fn raise(&mut self, vector: u16, message: MsiMessage) {
+        (**self).raise(vector, message);
+    }
+
+    fn settle(&mut self, vector: u16) {
+        (**self).settle(vector);
+    }
+
+    fn release(&mut self) {
+        (**self).release();
+    }
+}
+
 /// The host named a vector that the device does not have.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("there is no vector {vector}: the device has vectors 0 to {last}", last = vectors - 1)]

@@ -2,16 +2,19 @@
 
 //! The command line of `lockstorm`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use lockstorm_device_model::Storm;
 use lockstorm_device_model::abi::identity::MAX_VECTORS;
+use lockstorm_device_model::{Config, Storm};
 
 use crate::completion::Completion;
 use crate::ctl::Ctl;
 use crate::machine::layout;
 use crate::storms::{self, StormCommand};
+use crate::supervisor::Rules;
 use crate::top::Top;
 
 const EXAMPLES: &str = "\
@@ -34,6 +37,18 @@ Exit status:
   0 as expected · 42 a finding · 2 usage · 69 the machine lacks something
   124 timeout or hang · 255 guest panic; with --run, the command's own";
 
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  Two devices for a QEMU that is started by hand; docs/qemu.md has its options:
+    lockstorm serve --socket /tmp/evgen --devices 2 --control /tmp/storm.sock
+
+  The same QEMU as a part of the run; its end is the other's:
+    lockstorm serve --socket /tmp/evgen -- qemu-system-x86_64 -nographic …
+
+A client has a device to itself. When it goes, the device is reset and waits for the next.
+
+Exit status: as of `lockstorm boot`; 69 if the VMM ends before its guest is done.";
+
 /// A small virtual machine monitor that storms drivers with interrupts.
 #[derive(Debug, Parser)]
 #[command(name = "lockstorm", version, after_help = EXAMPLES, after_long_help = EXAMPLES)]
@@ -48,6 +63,8 @@ pub struct Cli {
 pub enum Command {
     /// Boot a Linux guest with evgen devices
     Boot(Boot),
+    /// Serve evgen devices to another VMM, such as QEMU, over vfio-user
+    Serve(Serve),
     /// Talk to a running guest's devices through its control socket
     Ctl(Ctl),
     /// Watch a running guest's devices
@@ -76,10 +93,50 @@ pub struct Boot {
     #[arg(long, value_name = "MIB", default_value_t = 512,
           value_parser = clap::value_parser!(u64).range(layout::MEMORY_MIN_MIB..=layout::MEMORY_MAX_MIB))]
     pub mem: u64,
+    /// Its devices.
+    #[command(flatten)]
+    pub devices: Devices,
+    /// What the guest does, and how it is watched.
+    #[command(flatten)]
+    pub guest: GuestOptions,
+    /// How interrupts go to KVM; for scripts/bench.sh to compare the two
+    #[arg(
+        long,
+        hide = true,
+        value_name = "WAY",
+        value_enum,
+        default_value = "irqfd"
+    )]
+    pub msi: Msi,
+}
+
+/// Options of `lockstorm serve`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = SERVE_EXAMPLES)]
+pub struct Serve {
+    /// Socket of the first device, to create; the next ones are PATH.1, PATH.2 and so on
+    #[arg(long, value_name = "PATH")]
+    pub socket: PathBuf,
+    /// The devices.
+    #[command(flatten)]
+    pub devices: Devices,
+    /// What the guest does, and how it is watched.
+    #[command(flatten)]
+    pub guest: GuestOptions,
+    /// Program to run with the devices, which lockstorm ends with; its output is the guest's console.
+    /// An argument {} stands for the guest's kernel arguments. Isa-debugcon devices at ports 0x5e0
+    /// and 0x5e1, with the sockets PATH.status and PATH.marks, are the guest's exit device
+    #[arg(last = true, value_name = "VMM")]
+    pub vmm: Vec<OsString>,
+}
+
+/// What devices there are.
+#[derive(Clone, Debug, Args)]
+pub struct Devices {
     /// evgen devices
-    #[arg(long, value_name = "N", default_value_t = 1,
+    #[arg(long = "devices", value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u8).range(0..=31))]
-    pub devices: u8,
+    pub count: u8,
     /// Event rings of each device
     #[arg(long, value_name = "N", default_value_t = 4,
           value_parser = clap::value_parser!(u8).range(1..=8))]
@@ -89,6 +146,22 @@ pub struct Boot {
     #[arg(long, value_name = "N",
           value_parser = clap::value_parser!(u16).range(2..=MAX_VECTORS as i64))]
     pub vectors: Option<u16>,
+}
+
+impl Devices {
+    /// The device model's part of it.
+    pub fn config(&self) -> Config {
+        Config {
+            rings: self.rings,
+            vectors: self.vectors,
+            ..Config::default()
+        }
+    }
+}
+
+/// What a guest does, and how it is watched.
+#[derive(Clone, Debug, Args)]
+pub struct GuestOptions {
     /// More kernel arguments
     #[arg(long, value_name = "ARGS", allow_hyphen_values = true)]
     pub append: Option<String>,
@@ -114,15 +187,17 @@ pub struct Boot {
     /// begins whenever the guest is ready again
     #[arg(long = "storm", value_name = "STORM", value_parser = storms::find)]
     pub storms: Vec<Storm>,
-    /// How interrupts go to KVM; for scripts/bench.sh to compare the two
-    #[arg(
-        long,
-        hide = true,
-        value_name = "WAY",
-        value_enum,
-        default_value = "irqfd"
-    )]
-    pub msi: Msi,
+}
+
+impl GuestOptions {
+    /// How a run with such a guest is judged.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            command: self.run.is_some(),
+            boot_timeout: Some(Duration::from_secs(self.boot_timeout)),
+            timeout: self.timeout.map(Duration::from_secs),
+        }
+    }
 }
 
 /// How interrupts go to KVM.

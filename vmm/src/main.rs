@@ -11,8 +11,8 @@ use tracing::Level;
 
 use lockstorm::cli::{self, Cli, Command};
 use lockstorm::console::tell;
-use lockstorm::supervisor::status;
-use lockstorm::{completion, ctl, run, storms, top};
+use lockstorm::supervisor::{Ending, status};
+use lockstorm::{completion, ctl, run, serve, storms, top};
 
 /// Names the lowest level of log messages that are shown: error, warn, info, debug or trace.
 const LOG_VARIABLE: &str = "LOCKSTORM_LOG";
@@ -35,7 +35,16 @@ fn main() -> ExitCode {
         .log_internal_errors(false)
         .init();
     ExitCode::from(match cli.command {
-        Command::Boot(options) => boot(&options, start),
+        Command::Boot(options) => {
+            let ending =
+                run::boot(&options, start).map_err(|error| (error.status(), error.to_string()));
+            tell_ending(ending, &options.guest)
+        }
+        Command::Serve(options) => {
+            let ending =
+                serve::serve(&options, start).map_err(|error| (error.status(), error.to_string()));
+            tell_ending(ending, &options.guest)
+        }
         Command::Ctl(ctl) => ctl::run(ctl),
         Command::Top(top) => top::run(&top),
         Command::Storm(storm) => storms::run(&storm),
@@ -60,18 +69,19 @@ fn usage(error: &clap::Error) -> u8 {
     status::USAGE
 }
 
-fn boot(options: &cli::Boot, start: Instant) -> u8 {
-    let ending = match run::boot(options, start) {
+/// Tells how a run ended, or why it did not come about; gives the exit status.
+fn tell_ending(ending: Result<Ending, (u8, String)>, guest: &cli::GuestOptions) -> u8 {
+    let ending = match ending {
         Ok(ending) => ending,
-        Err(error) => {
-            tell(&error);
-            return error.status();
+        Err((status, error)) => {
+            tell(error);
+            return status;
         }
     };
     if let Some(message) = ending.message {
         tell(message);
     }
-    if let (Some(log), 1..) = (&options.console_log, ending.status) {
+    if let (Some(log), 1..) = (&guest.console_log, ending.status) {
         tell(format_args!("the guest's console is in {}", log.display()));
     }
     ending.status

@@ -9,6 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Occurrences(AtomicU64);
 
 impl Occurrences {
+    /// Not once so far.
+    pub const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
     /// Counts one more; gives the count so far if the log is to hear of this one.
     pub fn add(&self) -> Option<u64> {
         let so_far = self.0.fetch_add(1, Ordering::Relaxed) + 1;

@@ -6,9 +6,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use lockstorm_device_model::Config;
 use thiserror::Error;
 
 use crate::cli::{Boot, Msi};
@@ -16,24 +15,23 @@ use crate::console::input::ConsoleInput;
 use crate::console::output::{self, ConsoleOutput};
 use crate::console::tell;
 use crate::control::{Commands, ControlServer, Endpoint, EndpointError};
-use crate::devices::evgen::{EvgenHost, StartError};
+use crate::devices::evgen::{EvgenHost, StartError, Wiring};
 use crate::devices::exit::ExitDevice;
 use crate::devices::power::PowerRegisters;
 use crate::devices::serial::SerialPort;
-use crate::live_storm::LiveStorm;
 use crate::machine::bus::{BusDevice, RangeError};
 use crate::machine::clock::Clock;
 use crate::machine::command_line::{self, Arguments};
 use crate::machine::events::{Event, Events};
-use crate::machine::interrupts::InterruptRouter;
+use crate::machine::interrupts::{InterruptRouter, KvmMsiSink};
 use crate::machine::run_control::RunControl;
 use crate::machine::vcpus::{self, Vcpus};
 use crate::machine::{self, Machine, kernel, layout, memory, pvh};
 use crate::open_files;
 use crate::pci::{ConfigPorts, Ecam, Segment, SegmentError, WindowError, Windows};
+use crate::run_loop::RunLoop;
 use crate::signals;
-use crate::supervisor::{Ending, Rules, Supervisor, status};
-use crate::timeline::Timeline;
+use crate::supervisor::{Ending, status};
 
 /// Why the run did not come about.
 #[derive(Debug, Error)]
@@ -114,9 +112,14 @@ pub fn boot(options: &Boot, start: Instant) -> Result<Ending, Error> {
     let (events, inbox) = Events::channel();
     signals::watch(events.clone()).map_err(Error::host("the signals"))?;
     // Before the console log is emptied: it may be that of the machine that has the control socket.
-    let endpoint = options.control.as_deref().map(Endpoint::open).transpose()?;
+    let endpoint = options
+        .guest
+        .control
+        .as_deref()
+        .map(Endpoint::open)
+        .transpose()?;
     let (memory, entry) = load(options)?;
-    let log = options.console_log.as_ref().map(|path| {
+    let log = options.guest.console_log.as_ref().map(|path| {
         output::create_log(path).map_err(|source| Error::ConsoleLog {
             path: path.clone(),
             source,
@@ -160,19 +163,16 @@ pub fn boot(options: &Boot, start: Instant) -> Result<Ending, Error> {
         .map_err(Error::host("the control socket"))?;
 
     let vcpus = machine.create_vcpus(entry)?;
-    let input = match options.run {
+    let input = match options.guest.run {
         Some(_) => None,
         None => Some(
-            ConsoleInput::start(serial, events.clone())
+            ConsoleInput::start(move |keys: &[u8]| serial.receive(keys), events.clone())
                 .map_err(Error::host("the console's input"))?,
         ),
     };
     let vcpus = Vcpus::start(vcpus, &run_control, &events)?;
-    let mut run = Run {
-        supervisor: Supervisor::new(rules(options), start),
-        storm: LiveStorm::new(Arc::clone(&evgen), options.storms.clone()),
-        timeline: Timeline::default(),
-    };
+    let rules = options.guest.rules();
+    let mut run = RunLoop::new(rules, start, &evgen, &options.guest.storms);
     let ending = run.until_end(&inbox);
     run.storm.finish();
     // The guest first: it uses all the others.
@@ -193,9 +193,10 @@ pub fn boot(options: &Boot, start: Instant) -> Result<Ending, Error> {
 /// Guest memory with everything in it that a kernel needs, and the kernel's entry point.
 fn load(options: &Boot) -> Result<(memory::Memory, u64), Error> {
     let arguments = Arguments {
-        devices: options.devices,
-        run: options.run.as_deref(),
-        append: options.append.as_deref(),
+        exit_port: layout::EXIT_PORT,
+        devices: options.devices.count,
+        run: options.guest.run.as_deref(),
+        append: options.guest.append.as_deref(),
     };
     let command_line = arguments.command_line()?;
     let memory = memory::create(options.mem)?;
@@ -217,25 +218,19 @@ fn add_evgen(
         Msi::Irqfd => router,
         Msi::Signal => router.without_irqfds(),
     });
-    let config = Config {
-        rings: options.rings,
-        vectors: options.vectors,
-        ..Config::default()
+    let wiring = |_| Wiring {
+        sink: Box::new(KvmMsiSink::new(Arc::clone(&router))),
+        memory: machine.memory.clone(),
+        doorbells: Some(machine.vm.clone()),
     };
-    let evgen = EvgenHost::start(
-        Arc::clone(&machine.vm),
-        router,
-        &machine.memory,
-        options.devices.into(),
-        config,
-        clock,
-        events,
-    )?;
+    let wirings = (0..options.devices.count).map(wiring);
+    let lost = Arc::clone(router.lost());
+    let evgen = EvgenHost::start(wirings, lost, options.devices.config(), clock, events)?;
     let (low, high) = (layout::BAR_WINDOW_32, layout::BAR_WINDOW_64);
     let windows = Windows::new(low.start..low.end(), high.start..high.end())?;
     let mut segment = Segment::new(Arc::clone(&machine.mmio), windows);
     for function in evgen.functions() {
-        segment.add(function)?;
+        segment.add(function.clone())?;
     }
     let segment = Arc::new(segment);
     let ecam = Arc::new(Ecam::new(Arc::clone(&segment)));
@@ -250,54 +245,11 @@ fn add_evgen(
     Ok(Arc::new(evgen))
 }
 
-fn rules(options: &Boot) -> Rules {
-    Rules {
-        command: options.run.is_some(),
-        boot_timeout: Duration::from_secs(options.boot_timeout),
-        timeout: options.timeout.map(Duration::from_secs),
-    }
-}
-
 /// A guest that hangs hangs somewhere.
 fn tell_where(inbox: &Receiver<Event>) {
     for event in inbox.try_iter() {
         if let Event::Left(position) = event {
             tell(position);
-        }
-    }
-}
-
-/// A run under way.
-struct Run {
-    supervisor: Supervisor,
-    storm: LiveStorm,
-    timeline: Timeline,
-}
-
-impl Run {
-    /// Follows the events in `inbox` until they or the time end the run.
-    fn until_end(&mut self, inbox: &Receiver<Event>) -> Ending {
-        loop {
-            let now = Instant::now();
-            if let Some(ending) = self.supervisor.expire(now) {
-                return ending;
-            }
-            self.storm.show(now);
-            let due = [self.supervisor.deadline(), self.storm.due()];
-            let event = match due.into_iter().flatten().min() {
-                Some(due) => inbox.recv_timeout(due.saturating_duration_since(now)).ok(),
-                None => inbox.recv().ok(),
-            };
-            // There are always senders, `boot` itself for one, so it is the time that has come.
-            let Some(event) = event else { continue };
-            let now = Instant::now();
-            if let Event::Mark { name, at } = &event {
-                self.timeline.mark(name, *at);
-                self.storm.mark(name, now);
-            }
-            if let Some(ending) = self.supervisor.handle(event, now) {
-                return ending;
-            }
         }
     }
 }

@@ -34,8 +34,8 @@ const PANIC_GRACE: Duration = Duration::from_millis(1500);
 pub struct Rules {
     /// The guest runs a command and must give its status; otherwise a user works in a shell.
     pub command: bool,
-    /// The guest's init must run by then.
-    pub boot_timeout: Duration,
+    /// The guest's init must run by then, if there is a guest to be watched.
+    pub boot_timeout: Option<Duration>,
     /// The run must be over by then.
     pub timeout: Option<Duration>,
 }
@@ -120,7 +120,8 @@ impl Supervisor {
 
     /// When [`Supervisor::expire`] is to be called next.
     pub fn deadline(&self) -> Option<Instant> {
-        let boot = (!self.booted).then(|| self.start + self.rules.boot_timeout);
+        let boot_timeout = self.rules.boot_timeout.filter(|_| !self.booted);
+        let boot = boot_timeout.map(|timeout| self.start + timeout);
         let run = self.rules.timeout.map(|timeout| self.start + timeout);
         let panic = self.panic.as_ref().map(|(_, deadline)| *deadline);
         [boot, run, panic].into_iter().flatten().min()
@@ -135,8 +136,11 @@ impl Supervisor {
             .is_some_and(|(_, deadline)| now >= *deadline)
         {
             self.panicked()
-        } else if !self.booted && elapsed >= self.rules.boot_timeout {
-            let seconds = self.rules.boot_timeout.as_secs();
+        } else if let Some(timeout) = self.rules.boot_timeout
+            && !self.booted
+            && elapsed >= timeout
+        {
+            let seconds = timeout.as_secs();
             Some(Ending::new(
                 status::TIMEOUT,
                 format!("the guest's init did not run within {seconds} s (--boot-timeout)"),
@@ -193,7 +197,7 @@ mod tests {
     fn rules(command: bool) -> Rules {
         Rules {
             command,
-            boot_timeout: Duration::from_secs(60),
+            boot_timeout: Some(Duration::from_secs(60)),
             timeout: Some(Duration::from_secs(100)),
         }
     }

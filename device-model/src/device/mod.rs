@@ -144,6 +144,14 @@ impl<S: MsiSink> Evgen<S> {
         written.outcome
     }
 
+    /// Resets the function as its bus does, which does what a function level reset does.
+    pub fn bus_reset<M: GuestMemory>(&mut self, memory: &M, now: u64) {
+        let now = self.tick(now);
+        self.space.reset();
+        self.function_level_reset(&mut Access::new(memory), now);
+        self.msix.set_control(false, false, false, &mut self.sink);
+    }
+
     /// Where the guest has placed the BARs, whether or not they answer.
     pub fn bars(&self) -> [Bar; 2] {
         self.space.bars()

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
 //! What somebody hostile could try, as functions of some bytes: a guest, the author of a storm or
-//! kernel file, a client of the control socket.
+//! kernel file, a client of the control socket or of a vfio-user one.
 //!
 //! Each function here is a fuzz target: it reads a plan out of the bytes, carries it out, and
 //! panics if what came of it breaks a rule that must hold whatever the plan. `scripts/fuzz.sh`
@@ -30,6 +30,7 @@ mod kernel_image;
 mod msix;
 mod storm_file;
 mod storm_run;
+mod vfio_user;
 
 pub use bar_access::bar_access;
 pub use config_space::config_space;
@@ -39,6 +40,7 @@ pub use kernel_image::kernel_image;
 pub use msix::msix;
 pub use storm_file::storm_file;
 pub use storm_run::storm_run;
+pub use vfio_user::vfio_user;
 
 /// A fuzz target.
 pub type Target = fn(&[u8]);
@@ -53,4 +55,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("storm_run", storm_run),
     ("control_request", control_request),
     ("kernel_image", kernel_image),
+    ("vfio_user", vfio_user),
 ];

@@ -1,17 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Carries stdin to the guest's serial port, and catches the keys that are meant for lockstorm.
+//! Carries stdin to the guest's console, and catches the keys that are meant for lockstorm.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
-use std::sync::Arc;
 use std::thread;
 
 use super::tell;
 use super::terminal::RawTerminal;
-use crate::devices::serial::SerialPort;
 use crate::machine::events::{Event, Events};
 
 const CTRL_A: u8 = 1;
@@ -22,8 +20,11 @@ pub struct ConsoleInput {
 }
 
 impl ConsoleInput {
-    /// Starts handing stdin to `serial`. When somebody may be typing, Ctrl-A x is told to `events`.
-    pub fn start(serial: Arc<SerialPort>, events: Events) -> io::Result<Self> {
+    /// Starts handing stdin to `guest`. When somebody may be typing, Ctrl-A x is told to `events`.
+    pub fn start(
+        mut guest: impl FnMut(&[u8]) + Send + 'static,
+        events: Events,
+    ) -> io::Result<Self> {
         let terminal = RawTerminal::enter()?;
         let mut keys = is_typed()?.then(Keys::default);
         if keys.is_some() {
@@ -34,12 +35,12 @@ impl ConsoleInput {
             let mut buffer = [0; 256];
             while let Ok(count @ 1..) = io::stdin().read(&mut buffer) {
                 let Some(keys) = &mut keys else {
-                    serial.receive(&buffer[..count]);
+                    guest(&buffer[..count]);
                     continue;
                 };
                 for byte in &buffer[..count] {
                     match keys.push(*byte) {
-                        Key::Guest(byte) => serial.receive(&[byte]),
+                        Key::Guest(byte) => guest(&[byte]),
                         Key::Quit => events.send(Event::Quit("Ctrl-A x")),
                         Key::Nothing => {}
                     }

@@ -18,11 +18,12 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::commands::Handler;
 use super::connection::{Connection, Kind, Next};
-use super::endpoint::{Endpoint, SocketFile};
+use super::endpoint::Endpoint;
 use super::reply::Reply;
 use super::request::Request;
 use super::subscription::{Line, Subscription};
 use crate::rate_limit::Occurrences;
+use crate::socket_file::SocketFile;
 
 /// Clients served at a time.
 const MAX_CLIENTS: usize = 8;

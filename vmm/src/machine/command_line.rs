@@ -7,8 +7,6 @@ use std::fmt::Write;
 
 use thiserror::Error;
 
-use super::layout;
-
 /// x86 Linux reads this many bytes, the closing NUL counted (`COMMAND_LINE_SIZE`).
 const LIMIT: usize = 2048;
 
@@ -35,6 +33,8 @@ pub enum Error {
 /// What the guest is told.
 #[derive(Clone, Debug, Default)]
 pub struct Arguments<'a> {
+    /// The first port of the exit device.
+    pub exit_port: u16,
     /// How many evgen devices to wait for.
     pub devices: u8,
     /// Shell command to run instead of an interactive shell.
@@ -51,8 +51,7 @@ impl Arguments<'_> {
         let _ = write!(
             line,
             " lockstorm.exit_port={:#x} lockstorm.devices={}",
-            layout::EXIT_PORT,
-            self.devices
+            self.exit_port, self.devices
         );
         if let Some(run) = self.run {
             let _ = write!(line, " lockstorm.run={}", percent_encode(run));
@@ -109,6 +108,7 @@ mod tests {
     #[test]
     fn arguments_reach_the_line_in_order() {
         let arguments = Arguments {
+            exit_port: 0x600,
             devices: 2,
             run: Some("echo hi"),
             append: Some(" quiet=0 -- x "),

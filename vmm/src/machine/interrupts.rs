@@ -166,7 +166,7 @@ pub struct InterruptRouter {
     chip: Arc<dyn IrqChip>,
     irqfds: bool,
     messages: Mutex<BTreeMap<u32, MsiMessage>>,
-    lost: Occurrences,
+    lost: Arc<Occurrences>,
     signalled: Occurrences,
     irqfds_kept: Occurrences,
     routes_kept: Occurrences,
@@ -179,7 +179,7 @@ impl InterruptRouter {
             chip,
             irqfds: true,
             messages: Mutex::default(),
-            lost: Occurrences::default(),
+            lost: Arc::default(),
             signalled: Occurrences::default(),
             irqfds_kept: Occurrences::default(),
             routes_kept: Occurrences::default(),
@@ -195,9 +195,9 @@ impl InterruptRouter {
         }
     }
 
-    /// Interrupts lost because the host could not set them up or raise them. Zero on a sound host.
-    pub fn failures(&self) -> u64 {
-        self.lost.count()
+    /// Interrupts lost because the host could not set them up or raise them. None on a sound host.
+    pub fn lost(&self) -> &Arc<Occurrences> {
+        &self.lost
     }
 
     /// Gives `message` a GSI.

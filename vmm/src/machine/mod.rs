@@ -13,6 +13,7 @@ pub mod exits;
 pub mod interrupts;
 pub mod kernel;
 pub mod layout;
+pub mod lent_memory;
 pub mod memory;
 pub mod pvh;
 pub mod run_control;

@@ -16,26 +16,17 @@ use vmm_sys_util::errno;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::*;
-use crate::machine::interrupts::{IrqChip, Route};
-use lockstorm_device_model::MsiMessage;
+use crate::machine::memory::Memory;
+use crate::pci::PciFunction;
+use lockstorm_device_model::{MsiMessage, MsiSink};
 
 const BAR: u64 = 0xc000_0000;
 
 struct NoInterrupts;
 
-impl IrqChip for NoInterrupts {
-    fn set_routes(&self, _routes: &[Route]) -> Result<(), errno::Error> {
-        Ok(())
-    }
-    fn assign(&self, _gsi: u32, _trigger: &EventFd) -> Result<(), errno::Error> {
-        Ok(())
-    }
-    fn deassign(&self, _gsi: u32, _trigger: &EventFd) -> Result<(), errno::Error> {
-        Ok(())
-    }
-    fn signal(&self, _message: MsiMessage) -> Result<(), errno::Error> {
-        Ok(())
-    }
+impl MsiSink for NoInterrupts {
+    fn raise(&mut self, _vector: u16, _message: MsiMessage) {}
+    fn release(&mut self) {}
 }
 
 /// What KVM would watch, by address.
@@ -102,9 +93,14 @@ pub fn without_kvm(devices: usize, config: Config, clock: &Clock) -> EvgenHost {
 
 fn start(counter: Arc<Counter>, devices: usize, config: Config, clock: &Clock) -> EvgenHost {
     let memory = Memory::from_ranges(&[(GuestAddress(0), 0x1_0000)]).unwrap();
-    let router = Arc::new(InterruptRouter::new(Arc::new(NoInterrupts)));
     let (events, _) = Events::channel();
-    EvgenHost::with_counter(counter, router, &memory, devices, config, clock, events).unwrap()
+    let wiring = |_| Wiring {
+        sink: Box::new(NoInterrupts),
+        memory: memory.clone(),
+        doorbells: Some(counter.clone()),
+    };
+    let wirings = (0..devices).map(wiring);
+    EvgenHost::start(wirings, Arc::default(), config, clock, events).unwrap()
 }
 
 fn doorbell(bar: u64, ring: usize) -> u64 {

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lockstorm_device_model::abi::identity::{MSIX_BAR, REGISTER_BAR};
-use lockstorm_device_model::{Config, ConfigError, ConfigOutcome, Evgen};
+use lockstorm_device_model::{Config, ConfigError, ConfigOutcome, Evgen, MsiSink};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::doorbells::{Doorbells, WriteCounter};
@@ -15,41 +15,61 @@ use super::feed::Feed;
 use super::latencies::Latencies;
 use crate::machine::bus::Outcome;
 use crate::machine::clock::Clock;
-use crate::machine::interrupts::{InterruptRouter, KvmMsiSink};
+use crate::machine::lent_memory::lend;
 use crate::machine::memory::Memory;
 use crate::pci::{AddressWidth, MemoryBar, PciFunction};
 
+/// Whoever sends a device's interrupts.
+pub type Sink = Box<dyn MsiSink + Send>;
+
+/// What connects a device to the machine that it is in.
+pub struct Wiring {
+    /// Sends its interrupts.
+    pub sink: Sink,
+    /// The memory that it reads and writes.
+    pub memory: Memory,
+    /// Counts writes to its doorbells. Without one they come as any other write.
+    pub doorbells: Option<Arc<dyn WriteCounter>>,
+}
+
 /// What the lock covers.
 struct State {
-    device: Evgen<KvmMsiSink>,
-    doorbells: Doorbells,
+    device: Evgen<Sink>,
+    memory: Memory,
+    doorbells: Option<Doorbells>,
     /// When the worker believes that the device is to be called next.
     announced: Option<u64>,
     latencies: Option<Latencies>,
+}
+
+impl State {
+    /// Lends the device and its memory.
+    fn with_memory<T>(&mut self, action: impl FnOnce(&mut Evgen<Sink>, &Memory) -> T) -> T {
+        lend(&self.memory, || action(&mut self.device, &self.memory))
+    }
 }
 
 /// What a device is told about where it is.
 pub(super) struct Place {
     /// Its number among the machine's devices.
     pub number: usize,
-    /// The guest's memory.
-    pub memory: Memory,
     /// The time that it goes by.
     pub clock: Clock,
     /// Whom it tells of its events.
     pub feed: Arc<Feed>,
 }
 
-/// An evgen device in its VM.
+/// An evgen device in its machine.
 ///
-/// `state` covers the device and what KVM watches of it. vCPUs take it in a trap, the worker when a
-/// doorbell rang or a storm goes on, the control socket's thread for a command; each for a bounded
-/// piece of work. Inside it the interrupt router's lock may be taken, and the feed's; no other.
+/// `state` covers the device, the memory that it has, and what KVM watches of it. Whoever carries
+/// out an access of the guest takes it, a vCPU or the thread of a vfio-user client; the worker when
+/// a doorbell rang or a storm goes on; the control socket's thread for a command; each for a bounded
+/// piece of work. Inside it the lock of the sink may be taken, and the feed's; no other.
 ///
 /// `turn` is held by whoever waits for `state`, and only while waiting. Without it, a worker that
 /// is behind in a storm would let go of `state` and have it again before anybody who sleeps on it
 /// has woken up, for as long as the storm lasts.
-pub(super) struct EvgenFunction {
+pub struct EvgenFunction {
     turn: Mutex<()>,
     state: Mutex<State>,
     /// Wakes the worker because something is due earlier than it believes.
@@ -59,17 +79,16 @@ pub(super) struct EvgenFunction {
 
 impl EvgenFunction {
     /// A device in its place.
-    pub(super) fn new(
-        config: Config,
-        router: Arc<InterruptRouter>,
-        counter: Arc<dyn WriteCounter>,
-        place: Place,
-    ) -> Result<Self, NewError> {
+    pub(super) fn new(config: Config, wiring: Wiring, place: Place) -> Result<Self, NewError> {
+        let doorbells = wiring
+            .doorbells
+            .map(|counter| Doorbells::new(counter, config.rings).map_err(NewError::Eventfd));
         Ok(Self {
             turn: Mutex::default(),
             state: Mutex::new(State {
-                device: Evgen::new(config, KvmMsiSink::new(router)).map_err(NewError::Config)?,
-                doorbells: Doorbells::new(counter, config.rings).map_err(NewError::Eventfd)?,
+                device: Evgen::new(config, wiring.sink).map_err(NewError::Config)?,
+                memory: wiring.memory,
+                doorbells: doorbells.transpose()?,
                 announced: None,
                 latencies: None,
             }),
@@ -83,18 +102,26 @@ impl EvgenFunction {
     ///
     /// Doorbells that rang before are served before: a driver that rings one and then reads a
     /// counter, resets the device or moves its BAR sees them done in this order, as on a real bus.
-    pub(super) fn with_device<T>(
+    pub(crate) fn with_device<T>(
         &self,
-        action: impl FnOnce(&mut Evgen<KvmMsiSink>, &Memory, u64) -> T,
+        action: impl FnOnce(&mut Evgen<Sink>, &Memory, u64) -> T,
     ) -> T {
-        self.with_state(|state, now| action(&mut state.device, &self.place.memory, now))
+        self.with_state(|state, now| {
+            state.with_memory(|device, memory| action(device, memory, now))
+        })
+    }
+
+    /// Gives the device other memory. When this returns it accesses nothing else any more.
+    pub(crate) fn set_memory(&self, memory: Memory) {
+        // What it had is unmapped when nobody waits for the device.
+        let _before = self.with_state(|state, _| std::mem::replace(&mut state.memory, memory));
     }
 
     /// The eventfds that call for the worker; they live as long as the device. Being lent the
     /// device is enough to have its doorbells served.
     pub(super) fn worker_fds(&self) -> Vec<RawFd> {
         self.with_state(|state, _| {
-            let counts = state.doorbells.counts().iter();
+            let counts = state.doorbells.iter().flat_map(Doorbells::counts);
             let fds = counts.chain([&self.earlier]);
             fds.map(AsRawFd::as_raw_fd).collect()
         })
@@ -109,7 +136,7 @@ impl EvgenFunction {
             state.announced = if self.place.clock.is_stopped() {
                 state.device.due()
             } else {
-                state.device.advance(&self.place.memory, now)
+                state.with_memory(|device, memory| device.advance(memory, now))
             };
             state.announced
         })
@@ -135,7 +162,7 @@ impl EvgenFunction {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         drop(turn);
         let now = self.place.clock.now();
-        serve_doorbells(&mut state, &self.place.memory, now);
+        serve_doorbells(&mut state, now);
         let result = action(&mut state, now);
         let due = state.device.due();
         if due.is_some_and(|due| state.announced.is_none_or(|announced| due < announced)) {
@@ -155,11 +182,20 @@ impl EvgenFunction {
     }
 }
 
-fn serve_doorbells(state: &mut State, memory: &Memory, now: u64) {
-    for ring in 0..state.doorbells.counts().len() {
-        let count = state.doorbells.take(ring);
+fn serve_doorbells(state: &mut State, now: u64) {
+    let State {
+        device,
+        memory,
+        doorbells: Some(doorbells),
+        ..
+    } = state
+    else {
+        return;
+    };
+    for ring in 0..doorbells.counts().len() {
+        let count = doorbells.take(ring);
         if count > 0 {
-            state.device.doorbell(memory, ring, count, now);
+            lend(memory, || device.doorbell(memory, ring, count, now));
         }
     }
 }
@@ -209,9 +245,11 @@ impl PciFunction for EvgenFunction {
     fn decoding(&self, index: u8, address: Option<u64>) {
         if index == REGISTER_BAR {
             self.with_state(|state, now| {
-                state.doorbells.follow(address);
+                if let Some(doorbells) = &mut state.doorbells {
+                    doorbells.follow(address);
+                }
                 // What rang while KVM was told to stop.
-                serve_doorbells(state, &self.place.memory, now);
+                serve_doorbells(state, now);
             });
         }
     }

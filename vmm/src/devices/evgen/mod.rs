@@ -11,18 +11,16 @@ mod worker;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kvm_ioctls::VmFd;
 use lockstorm_device_model::{Config, Fault, Injection, Stats, Storm, StormError};
 
 use crate::machine::clock::Clock;
 use crate::machine::events::Events;
-use crate::machine::interrupts::InterruptRouter;
-use crate::machine::memory::Memory;
-use crate::pci::PciFunction;
-use doorbells::WriteCounter;
+use crate::rate_limit::Occurrences;
+pub use doorbells::WriteCounter;
 pub use error::{CommandError, StartError};
 pub use feed::{Feed, Observed};
-use function::{EvgenFunction, Place};
+use function::Place;
+pub use function::{EvgenFunction, Sink, Wiring};
 pub use latencies::Latencies;
 use worker::Worker;
 
@@ -35,46 +33,34 @@ const INJECT_BATCH: u32 = 256;
 /// "start one" are one step. Commands take it, in any thread; devices are locked inside it.
 pub struct EvgenHost {
     functions: Vec<Arc<EvgenFunction>>,
-    router: Arc<InterruptRouter>,
+    interrupts_lost: Arc<Occurrences>,
     feed: Arc<Feed>,
     worker: Worker,
     storms: Mutex<()>,
 }
 
 impl EvgenHost {
-    /// Makes `devices` devices, which work for the guest in `memory` and go by `clock`, and starts
-    /// the thread that serves them. `events` is told if that cannot go on.
+    /// Makes a device for each of `wirings`, which go by `clock`, and starts the thread that serves
+    /// them. `events` is told if that cannot go on. The sinks count in `interrupts_lost` what they
+    /// cannot send.
     pub fn start(
-        vm: Arc<VmFd>,
-        router: Arc<InterruptRouter>,
-        memory: &Memory,
-        devices: usize,
-        config: Config,
-        clock: &Clock,
-        events: Events,
-    ) -> Result<Self, StartError> {
-        Self::with_counter(vm, router, memory, devices, config, clock, events)
-    }
-
-    fn with_counter(
-        counter: Arc<dyn WriteCounter>,
-        router: Arc<InterruptRouter>,
-        memory: &Memory,
-        devices: usize,
+        wirings: impl IntoIterator<Item = Wiring>,
+        interrupts_lost: Arc<Occurrences>,
         config: Config,
         clock: &Clock,
         events: Events,
     ) -> Result<Self, StartError> {
         let feed = Arc::new(Feed::new().map_err(StartError::Feed)?);
-        let functions = (0..devices)
-            .map(|device| {
+        let functions = wirings
+            .into_iter()
+            .enumerate()
+            .map(|(device, wiring)| {
                 let place = Place {
                     number: device,
-                    memory: memory.clone(),
                     clock: clock.clone(),
                     feed: Arc::clone(&feed),
                 };
-                EvgenFunction::new(config, Arc::clone(&router), Arc::clone(&counter), place)
+                EvgenFunction::new(config, wiring, place)
                     .map(Arc::new)
                     .map_err(|source| StartError::Device { device, source })
             })
@@ -82,7 +68,7 @@ impl EvgenHost {
         let worker = Worker::start(functions.clone(), clock, events).map_err(StartError::Worker)?;
         Ok(Self {
             functions,
-            router,
+            interrupts_lost,
             feed,
             worker,
             storms: Mutex::default(),
@@ -90,9 +76,8 @@ impl EvgenHost {
     }
 
     /// The devices, to be put on the PCI bus in this order.
-    pub fn functions(&self) -> impl Iterator<Item = Arc<dyn PciFunction>> {
-        let functions = self.functions.iter();
-        functions.map(|function| Arc::clone(function) as Arc<dyn PciFunction>)
+    pub fn functions(&self) -> &[Arc<EvgenFunction>] {
+        &self.functions
     }
 
     /// Makes events on a ring, some of them at a time so that others have their turn in between.
@@ -255,7 +240,7 @@ impl EvgenHost {
 
     /// Interrupts that the devices sent and the host lost. Zero on a sound host.
     pub fn interrupts_lost(&self) -> u64 {
-        self.router.failures()
+        self.interrupts_lost.count()
     }
 
     /// Ends the thread that serves the devices.
