@@ -25,6 +25,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 build() {
     local result=$1
     mkdir "$result/source"
+    # shellcheck disable=SC2016  # the inner shell is to expand it
     "$here/enter-root.sh" "$root" --bind "$result" result --bind "$result/source" kernel \
         --see "$here" images -- env "kernel_name=$kernel_name" "compiler=$compiler" \
         bash -euxc '. images/kernel-choice.sh; . images/kernel-archive.sh; . "images/$0"' "$recipe"

@@ -443,7 +443,10 @@ deaths_on_either_side() {
 
     storm_on_new_client
     kill -KILL "$(<"$run/qemu.pid")"
-    for _ in {1..100}; do ! grep -q 'the client is gone' "$work/server" && sleep 0.1 || break; done
+    for _ in {1..100}; do
+        ! grep -q 'the client is gone' "$work/server" || break
+        sleep 0.1
+    done
     cat "$work/server"
     grep -q 'the client is gone; the device waits for another' "$work/server"
     "$lockstorm" ctl --socket "$run/control" storm status --json | grep '"running":false'
