@@ -21,7 +21,7 @@ use crate::rate_limit::Occurrences;
 /// The vectors of a device that its client has given an eventfd for.
 ///
 /// The lock covers the eventfds. Whoever has the device locked takes it to raise a vector, the
-/// client's thread to give and take eventfds; it is a leaf.
+/// client's thread to give and take eventfds; it is a leaf: nothing is locked inside it.
 ///
 /// An eventfd is shared with the client, and so is its flag `O_NONBLOCK`. A client that fills the
 /// counter can therefore make a write to it wait, for ever and with the device locked.

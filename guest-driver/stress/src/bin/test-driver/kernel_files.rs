@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use evgen_stress::ktap::Wrong;
 use rustix::fs::OFlags;
+use rustix::system::uname;
 
 use crate::bench::{Failure, cannot};
 
@@ -106,5 +107,5 @@ pub fn handler_threads() -> Result<usize, Failure> {
 
 /// Whether all handlers are threads on this kernel.
 pub fn is_realtime() -> bool {
-    fs::read_to_string("/sys/kernel/realtime").is_ok_and(|text| text.trim() == "1")
+    uname().version().to_string_lossy().contains("PREEMPT_RT")
 }
