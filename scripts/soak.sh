@@ -8,7 +8,8 @@
 #
 #     --hours H      1.5 is an hour and a half (default 1)
 #     --kernels LIST (default all four)
-#     --checks LIST  of torture,unbind,module,surprise,fuzz,busted (default all):
+#     --checks LIST  of driver,torture,unbind,module,surprise,fuzz,busted (default all):
+#                    driver    all checks of test-file and test-driver
 #                    torture   60 s with storms and faults, the law at every pause
 #                    unbind, module, surprise   1,000 removals of that kind under load, no leak
 #                    fuzz      random ioctls for 60 s
@@ -35,11 +36,11 @@ words() {
     echo "$list"
 }
 
-readonly all_kernels='stock rt lockdep kasan' all_checks='torture unbind module surprise fuzz busted'
+readonly all_kernels='stock rt lockdep kasan' all_checks='driver torture unbind module surprise fuzz busted'
 hours=1 kernels=$all_kernels checks=$all_checks seed=$(($(date +%s) % 1000000))
 while (($# > 0)); do
     case $1 in
-    --help | -h) sed -n '4,19s/^# \{0,1\}//p' "$here/soak.sh" && exit ;;
+    --help | -h) sed -n '4,20s/^# \{0,1\}//p' "$here/soak.sh" && exit ;;
     --hours | --kernels | --checks | --seed) (($# > 1)) || fail "$1 needs a value" ;;&
     --hours) [[ $2 =~ ^[0-9]{1,4}(\.[0-9]{1,3})?$ ]] || fail "--hours takes a number like 1.5, not '$2'" && hours=$2 ;;
     --kernels) kernels=$(words "$1" "$2" "$all_kernels") ;;
@@ -116,6 +117,7 @@ soak_kernel() { # KERNEL SEED
         ((SECONDS < end)) || return 0
         storms=()
         case $check in
+        driver) soak "$1" driver "$2" 0 '^ok 35 ' --run 'test-file && test-driver' ;;
         torture)
             for round in {1..6}; do
                 storms+=(--storm "rate=1000,burst=8,seconds=5,seed=$round")
