@@ -41,7 +41,6 @@ guest_tests() {
     check 'QEMU, vfio-user: control socket' control_socket --accel qemu
     check 'QEMU, vfio-user: Ctrl-C: 130' interrupted_by_user --accel qemu
     check 'QEMU, vfio-user: killed QEMU: 69' killed_qemu 'the VMM was killed by signal 9' --accel qemu
-    check 'QEMU, vfio-user: killed server: 69' killed_server
     # By way of a file: who writes into a pipe that grep has left is told so by a signal.
     boot --dry-run >"$work/dry-run"
     if grep -q '^accel: nested' "$work/dry-run"; then
@@ -398,22 +397,4 @@ qemu_storm_balances() {
     expect 0 'conservation law holds: .* 0 unaccounted for' boot --accel qemu --devices 2 \
         --storm everything-goes-wrong --run 'stress --seconds 12 --settle 60'
     grep -q '^lockstorm: VMM start → guest init .* · workload start .* · workload ' "$work/said"
-}
-
-killed_server() {
-    boot_in_background --accel qemu --control "$work/control.sock" --run 'echo it runs; sleep 1000'
-    wait_for 'it runs'
-    local run server qemu _
-    run=$(run_behind "$work/control.sock")
-    # No newline ends it.
-    read -r server _ <"/proc/$machine/task/$machine/children" || true
-    qemu=$(<"$run/qemu.pid")
-    kill -KILL "$server"
-    ends_with 69 5 'lockstorm was killed before the run was over'
-    for _ in {1..100}; do
-        kill -0 "$qemu" 2>/dev/null || return 0
-        sleep 0.1
-    done
-    echo 'QEMU still runs'
-    return 1
 }
