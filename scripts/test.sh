@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 #
-# All tests: what needs no guest first, then guests. A line per result with the time it took,
-# and one line with the sum. Exit status 0 if nothing failed.
+# All tests: what needs no guest first, then guests. A line per result with the time it took, at the end
+# what failed once more, and one line with the sum. Exit status 0 if nothing failed.
 #
 #     scripts/test.sh          everything
 #     scripts/test.sh host     only what needs no guest
@@ -36,7 +36,7 @@ trap 'exit 143' TERM
 # shellcheck source=scripts/kernel-tests.sh
 . "$here/kernel-tests.sh"
 
-passed=0 failed=0 failed_last=0 skipped=0 current='' kernels=''
+passed=0 failed=0 failed_last=0 failures=() skipped=0 current='' other_kernels=() kernels=''
 
 # shellcheck disable=SC2317  # called by the trap
 end_tests() {
@@ -63,6 +63,7 @@ check() {
         echo "ok      $name … $(seconds_since "$start")"
     else
         failed=$((failed + 1)) failed_last=1
+        failures+=("$name: $(tail -n 1 "$output")")
         echo "FAILED  $name … $(seconds_since "$start")"
         tail -n 40 "$output" | sed 's/^/        /'
     fi
@@ -96,5 +97,6 @@ lint_scripts() { find .ci images scripts -type f -executable -exec shellcheck -a
 [[ $parts != *host* ]] || host_tests
 [[ $parts != *guest* ]] || guest_tests
 ((skipped == 0)) && sum='' || sum=", $skipped skipped"
+((failed == 0)) || printf 'failed: %s\n' "${failures[@]}"
 echo "$passed passed, $failed failed$sum"
 ((failed == 0))

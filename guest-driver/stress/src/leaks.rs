@@ -150,12 +150,13 @@ impl Figures {
     }
 }
 
-/// By how much a figure may grow in so many rounds.
+/// By how much a figure may grow in so many rounds: less than one object in twenty rounds, or a KiB in
+/// each, that is leaked, beside what the rest of the kernel does meanwhile.
 fn allowed(unit: Unit, rounds: u64) -> u64 {
     match unit {
         Unit::Exact => 0,
-        Unit::Objects => 64 + rounds / 2,
-        Unit::Kibibytes => 1024 + rounds * 2,
+        Unit::Objects => 50 + rounds / 20,
+        Unit::Kibibytes => 2048 + rounds,
     }
 }
 
@@ -233,4 +234,56 @@ fn read(path: &Path) -> Result<String, LeakError> {
 fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LeakError {
     let path = path.to_owned();
     move |source| LeakError { what, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures(entries: &[(Unit, &str, u64)]) -> Figures {
+        let entry = |&(unit, name, value): &(Unit, &str, u64)| ((unit, name.to_owned()), value);
+        Figures(entries.iter().map(entry).collect())
+    }
+
+    #[test]
+    fn a_leak_is_more_than_the_kernel_needs_itself() {
+        for (unit, rounds, more, expected) in [
+            (Unit::Exact, 1000, 1, true),
+            (Unit::Objects, 1000, 100, false),
+            (Unit::Objects, 1000, 101, true),
+            (Unit::Objects, 4, 51, true),
+            (Unit::Kibibytes, 1000, 3048, false),
+            (Unit::Kibibytes, 1000, 3049, true),
+        ] {
+            let before = figures(&[(unit, "it", 7)]);
+            let after = figures(&[(unit, "it", 7 + more)]);
+            let growth = after.growth_since(&before, rounds);
+            assert_eq!(growth.len(), 1);
+            assert_eq!(growth[0].is_leak(), expected, "{}", growth[0]);
+        }
+    }
+
+    #[test]
+    fn only_what_has_grown_is_told_and_what_is_new_has_grown() {
+        let before = figures(&[(Unit::Exact, "same", 5), (Unit::Objects, "less", 5)]);
+        let after = figures(&[
+            (Unit::Exact, "same", 5),
+            (Unit::Objects, "less", 4),
+            (Unit::Exact, "new", 1),
+        ]);
+        let growth = after.growth_since(&before, 1);
+        assert_eq!(growth.len(), 1);
+        assert_eq!((growth[0].name.as_str(), growth[0].before), ("new", 0));
+        assert!(growth[0].is_leak());
+    }
+
+    #[test]
+    fn memory_in_use_is_what_is_not_available() {
+        let text =
+            "MemTotal:  1000 kB\nMemFree: 1 kB\nMemAvailable:   400 kB\nVmallocUsed:  7 kB\n";
+        assert_eq!(
+            memory(text),
+            [("memory in use", 600), ("mapped kernel memory", 7)]
+        );
+    }
 }

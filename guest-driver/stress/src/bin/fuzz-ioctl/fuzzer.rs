@@ -34,7 +34,7 @@ const SHARES: [(Call, u32); 19] = [
     (Call::Dup, 15),
     (Call::Close, 5),
     (Call::Write, 10),
-    (Call::Reset, 1),
+    (Call::Reset, 2),
 ];
 
 /// What a thread shows to others.
