@@ -140,8 +140,9 @@ machine_options=(--cpus "$cpus" --mem "$mem")
 options=(--devices "$devices")
 [[ -z $vectors ]] || options+=(--vectors "$vectors")
 ((timeout == 0)) || options+=(--timeout "$timeout")
-# What checks itself at every step is several times slower, and a loaded machine more so.
-[[ $kernel_name != @(lockdep|kasan) ]] || options+=(--boot-timeout 240)
+# What checks itself at every step is several times slower, an emulated processor is, and a loaded machine
+# more so.
+[[ $accel == kvm && $kernel_name != @(lockdep|kasan) ]] || options+=(--boot-timeout 240)
 case $mode in
 run) options+=(--run "$command") ;;
 demo)

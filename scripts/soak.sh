@@ -102,6 +102,7 @@ soak() {
         passes[$key]=$((${passes[$key]-0} + 1))
         echo "ok      $kernel, $check, seed $this … $(seconds_since "$start")"
     else
+        [[ -n ${figures[$key]} ]] || figures[$key]=$(grep -aE '^(Bail out!|not ok|boot.sh:)' "$work/said" | head -n 1 | tr -d '\r' || true)
         kept=$cache/logs/soak-$(date +%Y%m%d-%H%M%S)-$key.log
         mv "$work/said" "$kept"
         findings+=("$kernel, $check, seed $this: status $status, expected $expected; $kept")
@@ -124,7 +125,7 @@ soak_kernel() { # KERNEL SEED
                 storms+=(--storm "rate=1000,burst=8,seconds=5,seed=$round,$faults")
             done
             soak "$1" torture "$2" 0 '^# End of test: SUCCESS' --devices 2 "${storms[@]}" \
-                --run "torture --seconds 60 --seed $2"
+                --run "torture --seconds 60 --seed $2 --settle 600"
             ;;
         unbind | module | surprise)
             storms=(--storm "rate=100,seconds=3600${vanishing[$check]-}")
