@@ -3,7 +3,8 @@
 //! A place on the PCI bus where an evgen device is, or was: taking the device from its driver, from the
 //! bus, and giving it back.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
@@ -55,9 +56,10 @@ impl Slot {
 
     /// Whether the device that the kernel lists there does not answer any more.
     pub fn is_silent(&self) -> bool {
-        // The IDs, which all devices have; read from the device itself.
-        let config = fs::read(self.folder().join("config"));
-        config.is_ok_and(|config| config.starts_with(&[0xff; 4]))
+        // The IDs, which all devices have. No more, for each byte is read from the device itself.
+        let mut ids = [0; 4];
+        let config = File::open(self.folder().join("config"));
+        config.is_ok_and(|mut config| config.read_exact(&mut ids).is_ok() && ids == [0xff; 4])
     }
 
     /// Takes the device from its driver.

@@ -18,9 +18,9 @@ use crate::works;
 
 /// How long a device, or the module, may take to be there again, or to let itself be unloaded. A device
 /// may be gone once more just when it is found.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(180);
 /// How long after the last one the next device may go.
-const NEXT_GONE_LIMIT: Duration = Duration::from_secs(60);
+const NEXT_GONE_LIMIT: Duration = Duration::from_secs(300);
 const PAUSE: Duration = Duration::from_millis(5);
 /// Longest time in milliseconds that a load lasts before the device goes.
 const LOAD_MILLISECONDS: u64 = 60;
