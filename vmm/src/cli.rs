@@ -96,6 +96,10 @@ pub struct Boot {
     /// Its devices.
     #[command(flatten)]
     pub devices: Devices,
+    /// Empty slots, into which `lockstorm ctl plug` puts devices while the machine runs, each behind a
+    /// PCI Express root port of its own. Devices and ports together: at most 31
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=31))]
+    pub ports: u8,
     /// What the guest does, and how it is watched.
     #[command(flatten)]
     pub guest: GuestOptions,
@@ -233,6 +237,9 @@ mod tests {
             (["--mem", "63"], false),
             (["--mem", "99999999"], false),
             (["--rings", "9"], false),
+            (["--ports", "0"], true),
+            (["--ports", "31"], true),
+            (["--ports", "32"], false),
             (["--vectors", "2048"], true),
             (["--vectors", "2049"], false),
             (["--boot-timeout", "0"], false),

@@ -3,9 +3,11 @@
 //! `lockstorm ctl`: one request to a running machine.
 
 mod arguments;
+mod hot_plug;
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 
@@ -13,6 +15,7 @@ use crate::console::tell;
 use crate::control::{Client, ClientError, Reply, Request};
 use crate::supervisor::status;
 use arguments::CtlRequest;
+use hot_plug::WaitError;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -32,10 +35,15 @@ Examples:
   The next three interrupts of ring 0 get lost:
     lockstorm ctl --socket /tmp/storm.sock fault lost-interrupt --ring 0 --count 3
 
+  One more device, while the guest runs; and how it goes again, with and without asking the guest:
+    lockstorm ctl --socket /tmp/storm.sock plug --rings 8
+    lockstorm ctl --socket /tmp/storm.sock unplug 1
+    lockstorm ctl --socket /tmp/storm.sock unplug 2 --surprise
+
   The next 100 events that are made, a line each:
     lockstorm ctl --socket /tmp/storm.sock events --count 100
 
-Exit status: 0 done · 2 refused · 69 nobody answers";
+Exit status: 0 done · 2 refused · 69 nobody answers · 124 the guest does not do its part";
 
 /// Options of `lockstorm ctl`.
 #[derive(Debug, Args)]
@@ -54,7 +62,7 @@ pub struct Ctl {
 
 /// Sends the request, prints the reply and returns the exit status.
 pub fn run(ctl: Ctl) -> u8 {
-    let events = ctl.request.events_wanted();
+    let (events, patience) = (ctl.request.events_wanted(), ctl.request.patience());
     let request = match ctl.request.into_request() {
         Ok(request) => request,
         Err(error) => {
@@ -62,27 +70,37 @@ pub fn run(ctl: Ctl) -> u8 {
             return status::USAGE;
         }
     };
-    match ask(&ctl.socket, &request, ctl.json, events) {
+    match ask(&ctl.socket, &request, ctl.json, events, patience) {
         Ok(status) => status,
         Err(error) => {
-            tell(error);
-            status::UNAVAILABLE
+            tell(&error);
+            match error {
+                WaitError::Client(_) => status::UNAVAILABLE,
+                _ => status::TIMEOUT,
+            }
         }
     }
 }
 
 fn ask(
-    socket: &std::path::Path,
+    socket: &Path,
     request: &Request,
     json: bool,
     events: Option<u64>,
-) -> Result<u8, ClientError> {
+    patience: Option<Duration>,
+) -> Result<u8, WaitError> {
     let mut client = Client::connect(socket)?;
     let (reply, line) = client.request(request)?;
-    match events {
-        Some(count) if reply.ok => print_events(&mut client, json, count),
-        _ => Ok(print(&reply, json.then_some(&line))),
+    if let (Some(count), true) = (events, reply.ok) {
+        return Ok(print_events(&mut client, json, count)?);
     }
+    // Before it is waited for: it is done, whatever the guest makes of it.
+    let status = print(&reply, json.then_some(&line));
+    let patience = patience.filter(|patience| reply.ok && !patience.is_zero());
+    if let Some(patience) = patience {
+        hot_plug::wait(&mut client, request, &reply, patience)?;
+    }
+    Ok(status)
 }
 
 fn print(reply: &Reply, json: Option<&String>) -> u8 {

@@ -7,10 +7,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lockstorm_device_model::{Stats, Storm, StormStatus};
+use lockstorm_device_model::{Storm, StormStatus};
 
 use crate::console::tell;
-use crate::devices::evgen::EvgenHost;
+use crate::devices::evgen::{EvgenHost, Figures};
 use crate::supervisor::{Ending, status};
 
 /// The mark at which the next storm begins: the guest's workload runs.
@@ -53,7 +53,7 @@ impl LiveStorm {
         let Some(storm) = self.waiting.pop_front() else {
             return;
         };
-        let totals = Totals::of(&self.host.stats());
+        let totals = Totals::of(&self.host.figures());
         if let Err(error) = self.host.start_storm(&storm, None) {
             tell(format_args!("the storm does not start: {error}"));
             self.refused = true;
@@ -104,7 +104,7 @@ impl LiveStorm {
         if interval < INTERVAL {
             return;
         }
-        let totals = Totals::of(&self.host.stats());
+        let totals = Totals::of(&self.host.figures());
         let elapsed = now.saturating_duration_since(running.start);
         tell(live_line(elapsed, interval, &running.totals, &totals));
         running.shown = now;
@@ -114,14 +114,14 @@ impl LiveStorm {
 
     /// Tells what the events of the storm come to, if it is over and was not told yet.
     pub fn finish(&mut self) {
-        let devices = self.host.stats();
+        let devices = self.host.figures();
         if self.running.is_none() || Totals::of(&devices).storms > 0 {
             return;
         }
         self.running = None;
-        for (device, stats) in devices.iter().enumerate() {
-            if let Some(storm) = stats.storm {
-                tell(end_line(device, &storm));
+        for figures in devices {
+            if let Some(storm) = figures.stats.storm {
+                tell(end_line(figures.device, &storm));
             }
         }
     }
@@ -153,9 +153,9 @@ struct Totals {
 
 impl Totals {
     /// Adds up what the devices have counted.
-    fn of(devices: &[Stats]) -> Self {
+    fn of(devices: &[Figures]) -> Self {
         let mut totals = Self::default();
-        for device in devices {
+        for Figures { stats: device, .. } in devices {
             for ring in &device.rings {
                 totals.generated += ring.generated;
                 totals.delivered += ring.delivered;
@@ -239,7 +239,8 @@ mod tests {
             Storm::from_toml(&format!("[[phase]]\n{phase}")).unwrap()
         };
         let totals = || {
-            let running = host.stats().into_iter().filter_map(|stats| stats.storm);
+            let figures = host.figures().into_iter();
+            let running = figures.filter_map(|figures| figures.stats.storm);
             running.map(|storm| storm.total).collect::<Vec<_>>()
         };
         let good = || Ending {
@@ -259,7 +260,7 @@ mod tests {
         assert_eq!(live.judge(good()), good());
         // There is none for this one, so the last one goes on.
         live.mark(READY, now);
-        assert!(host.stats()[0].storm.unwrap().running);
+        assert!(host.figures()[0].stats.storm.unwrap().running);
         assert_eq!(live.judge(good()), good());
     }
 

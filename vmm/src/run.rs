@@ -15,8 +15,9 @@ use crate::console::input::ConsoleInput;
 use crate::console::output::{self, ConsoleOutput};
 use crate::console::tell;
 use crate::control::{Commands, ControlServer, Endpoint, EndpointError};
-use crate::devices::evgen::{EvgenHost, StartError, Wiring};
+use crate::devices::evgen::{AddError, EvgenHost, StartError, Wiring};
 use crate::devices::exit::ExitDevice;
+use crate::devices::hot_plug::{HotPlug, Slots};
 use crate::devices::power::PowerRegisters;
 use crate::devices::serial::SerialPort;
 use crate::machine::bus::{BusDevice, RangeError};
@@ -28,7 +29,7 @@ use crate::machine::run_control::RunControl;
 use crate::machine::vcpus::{self, Vcpus};
 use crate::machine::{self, Machine, kernel, layout, memory, pvh};
 use crate::open_files;
-use crate::pci::{ConfigPorts, Ecam, Segment, SegmentError, WindowError, Windows};
+use crate::pci::{ConfigPorts, Ecam, RootPort, Segment, SegmentError, WindowError, Windows};
 use crate::run_loop::RunLoop;
 use crate::signals;
 use crate::supervisor::{Ending, status};
@@ -65,6 +66,9 @@ pub enum Error {
     /// No evgen devices.
     #[error(transparent)]
     Evgen(#[from] StartError),
+    /// An evgen device cannot be made.
+    #[error(transparent)]
+    Device(#[from] AddError),
     /// A device has no place on a bus.
     #[error(transparent)]
     Bus(#[from] RangeError),
@@ -94,9 +98,11 @@ impl Error {
     /// The exit status that tells of it.
     pub fn status(&self) -> u8 {
         match self {
-            Self::CommandLine(_) | Self::Kernel(_) | Self::ConsoleLog { .. } | Self::Control(_) => {
-                status::USAGE
-            }
+            Self::CommandLine(_)
+            | Self::Kernel(_)
+            | Self::ConsoleLog { .. }
+            | Self::Control(_)
+            | Self::Segment(SegmentError::NoSlot) => status::USAGE,
             _ => status::UNAVAILABLE,
         }
     }
@@ -134,7 +140,7 @@ pub fn boot(options: &Boot, start: Instant) -> Result<Ending, Error> {
     let run_control = RunControl::new(Clock::new(start)).map_err(Error::Signal)?;
     let run_control = Arc::new(run_control);
     let clock = run_control.clock();
-    let evgen = add_evgen(&machine, options, clock, events.clone())?;
+    let (evgen, hot_plug) = add_evgen(&machine, options, clock, events.clone())?;
     let exit = Arc::new(ExitDevice::new(clock.clone(), events.clone()));
     let ports: [(u16, u16, Arc<dyn BusDevice>); 3] = [
         (layout::COM1_PORT, layout::COM1_PORTS, serial.clone()),
@@ -153,6 +159,7 @@ pub fn boot(options: &Boot, start: Instant) -> Result<Ending, Error> {
         let on_quit = move || events.send(Event::Quit("`quit` on the control socket"));
         let commands = Commands::new(
             Arc::clone(&evgen),
+            hot_plug,
             Arc::clone(&run_control),
             Arc::clone(&machine.exits),
         );
@@ -206,33 +213,42 @@ fn load(options: &Boot) -> Result<(memory::Memory, u64), Error> {
     Ok((memory, kernel.entry))
 }
 
-/// Puts the PCI bus with its evgen devices into `machine`.
+/// Puts the PCI buses with their evgen devices and slots into `machine`.
 fn add_evgen(
     machine: &Machine,
     options: &Boot,
     clock: &Clock,
     events: Events,
-) -> Result<Arc<EvgenHost>, Error> {
+) -> Result<(Arc<EvgenHost>, HotPlug), Error> {
     let router = InterruptRouter::new(machine.vm.clone());
     let router = Arc::new(match options.msi {
         Msi::Irqfd => router,
         Msi::Signal => router.without_irqfds(),
     });
-    let wiring = |_| Wiring {
-        sink: Box::new(KvmMsiSink::new(Arc::clone(&router))),
-        memory: machine.memory.clone(),
-        doorbells: Some(machine.vm.clone()),
-    };
-    let wirings = (0..options.devices.count).map(wiring);
-    let lost = Arc::clone(router.lost());
-    let evgen = EvgenHost::start(wirings, lost, options.devices.config(), clock, events)?;
+    let config = options.devices.config();
+    let evgen = EvgenHost::start(Arc::clone(router.lost()), clock, events)?;
     let (low, high) = (layout::BAR_WINDOW_32, layout::BAR_WINDOW_64);
     let windows = Windows::new(low.start..low.end(), high.start..high.end())?;
     let mut segment = Segment::new(Arc::clone(&machine.mmio), windows);
-    for function in evgen.functions() {
-        segment.add(function.clone())?;
+    let ports = (1..=options.ports).map(|number| {
+        let sink = KvmMsiSink::new(Arc::clone(&router));
+        RootPort::new(number, Box::new(sink))
+    });
+    let ports: Vec<_> = ports.collect();
+    let (vm, memory) = (Arc::clone(&machine.vm), machine.memory.clone());
+    let wiring = move || Wiring {
+        sink: Box::new(KvmMsiSink::new(Arc::clone(&router))),
+        memory: memory.clone(),
+        doorbells: Some(vm.clone()),
+    };
+    for _ in 0..options.devices.count {
+        let (_, function) = evgen.add(config, wiring())?;
+        segment.add(function)?;
     }
-    let segment = Arc::new(segment);
+    for port in ports {
+        segment.add_port(port)?;
+    }
+    let (evgen, segment) = (Arc::new(evgen), Arc::new(segment));
     let ecam = Arc::new(Ecam::new(Arc::clone(&segment)));
     machine
         .mmio
@@ -240,9 +256,15 @@ fn add_evgen(
     machine.ports.insert(
         layout::PCI_CONFIG_PORT.into(),
         layout::PCI_CONFIG_PORTS.into(),
-        Arc::new(ConfigPorts::new(segment)),
+        Arc::new(ConfigPorts::new(Arc::clone(&segment))),
     )?;
-    Ok(Arc::new(evgen))
+    let slots = Slots {
+        segment,
+        wiring: Box::new(wiring),
+        usual: config,
+    };
+    let hot_plug = HotPlug::new(Arc::clone(&evgen), Some(slots));
+    Ok((evgen, hot_plug))
 }
 
 /// A guest that hangs hangs somewhere.

@@ -15,8 +15,9 @@ use crate::console::input::ConsoleInput;
 use crate::console::output::{self, ConsoleOutput};
 use crate::console::tell;
 use crate::control::{Commands, ControlServer, Endpoint, EndpointError};
-use crate::devices::evgen::{EvgenHost, StartError, Wiring};
+use crate::devices::evgen::{AddError, EvgenHost, StartError, Wiring};
 use crate::devices::exit::ExitDevice;
+use crate::devices::hot_plug::HotPlug;
 use crate::machine::clock::Clock;
 use crate::machine::command_line::{self, Arguments};
 use crate::machine::events::{Event, Events};
@@ -60,6 +61,9 @@ pub enum Error {
     /// No evgen devices.
     #[error(transparent)]
     Evgen(#[from] StartError),
+    /// An evgen device cannot be made.
+    #[error(transparent)]
+    Device(#[from] AddError),
     /// No handler for a signal.
     #[error("cannot install a signal handler: {0}")]
     Signal(vmm_sys_util::errno::Error),
@@ -114,7 +118,9 @@ pub fn serve(options: &Serve, start: Instant) -> Result<Ending, Error> {
         let events = events.clone();
         let on_quit = move || events.send(Event::Quit("`quit` on the control socket"));
         // There are no vCPUs here: a pause is one of the devices alone.
-        let commands = Commands::new(Arc::clone(&evgen), Arc::new(run_control), Arc::new([]));
+        let (evgen, run_control) = (Arc::clone(&evgen), Arc::new(run_control));
+        let hot_plug = HotPlug::new(Arc::clone(&evgen), None);
+        let commands = Commands::new(evgen, hot_plug, run_control, Arc::new([]));
         ControlServer::start(endpoint, Arc::new(commands), Box::new(on_quit))
     });
     let control = control
@@ -182,25 +188,24 @@ fn devices(
     events: Events,
 ) -> Result<(Arc<EvgenHost>, VfioUserServer), Error> {
     let lost = Arc::<Occurrences>::default();
-    let eventfds = || Arc::new(Eventfds::new(Arc::clone(&lost)));
-    let eventfds: Vec<_> = (0..options.devices.count).map(|_| eventfds()).collect();
-    let wirings = eventfds.iter().map(|eventfds| Wiring {
-        sink: Box::new(EventfdSink(Arc::clone(eventfds))),
-        // There is none before a client lends it.
-        memory: Memory::default(),
-        doorbells: None,
-    });
-    let config = options.devices.config();
-    let evgen = EvgenHost::start(wirings, Arc::clone(&lost), config, clock, events)?;
+    let evgen = EvgenHost::start(Arc::clone(&lost), clock, events)?;
     let mut served = Vec::new();
-    for (number, (device, eventfds)) in evgen.functions().iter().zip(eventfds).enumerate() {
+    for number in 0..options.devices.count {
+        let eventfds = Arc::new(Eventfds::new(Arc::clone(&lost)));
+        let wiring = Wiring {
+            sink: Box::new(EventfdSink(Arc::clone(&eventfds))),
+            // There is none before a client lends it.
+            memory: Memory::default(),
+            doorbells: None,
+        };
+        let (_, device) = evgen.add(options.devices.config(), wiring)?;
         let path = match number {
             0 => options.socket.clone(),
             _ => with_suffix(&options.socket, &number.to_string()),
         };
         served.push(Served {
             socket: SocketFile::create("vfio-user socket", &path)?,
-            device: Arc::clone(device),
+            device,
             eventfds,
         });
     }

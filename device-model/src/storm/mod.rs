@@ -152,8 +152,8 @@ impl Storm {
         progress::outline(self, rings)
     }
 
-    /// Refuses a storm for rings that are not there.
-    fn check_rings(&self, rings: u8) -> Result<(), StormError> {
+    /// Refuses a storm for rings that a device with `rings` rings does not have.
+    pub fn check_rings(&self, rings: u8) -> Result<(), StormError> {
         for (phase, of) in (1..).zip(&self.phases) {
             if let Some(vector) = of.pattern.vectors().find(|&vector| vector >= rings) {
                 return Err(StormError::NoRing {

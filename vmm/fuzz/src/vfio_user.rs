@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use arbitrary::{Arbitrary, Unstructured};
-use lockstorm::devices::evgen::{EvgenHost, Wiring};
+use lockstorm::devices::evgen::{EvgenFunction, EvgenHost, Wiring};
 use lockstorm::machine::clock::Clock;
 use lockstorm::machine::events::Events;
 use lockstorm::machine::lent_memory::survive_loss;
@@ -125,6 +125,7 @@ enum Step {
 /// A served device, its client, and what is known of the two.
 struct Stand {
     host: EvgenHost,
+    device: Arc<EvgenFunction>,
     eventfds: Arc<Eventfds>,
     session: Option<Session>,
     name: String,
@@ -167,9 +168,11 @@ impl Stand {
         };
         let (events, _) = Events::channel();
         let clock = Clock::new(Instant::now());
-        let host = EvgenHost::start([wiring], Arc::default(), Config::default(), &clock, events);
+        let host = EvgenHost::start(Arc::default(), &clock, events).unwrap();
+        let (_, device) = host.add(Config::default(), wiring).unwrap();
         let mut stand = Self {
-            host: host.unwrap(),
+            host,
+            device,
             eventfds,
             session: None,
             name,
@@ -186,7 +189,7 @@ impl Stand {
         // First the one goes, then the other comes.
         self.session = None;
         self.regions.clear();
-        let device = Arc::clone(&self.host.functions()[0]);
+        let device = Arc::clone(&self.device);
         self.session = Some(Session::begin(device, Arc::clone(&self.eventfds)));
     }
 

@@ -12,10 +12,13 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::measured;
 use super::metrics;
-use super::reply::{About, EventLine, Reply};
-use super::request::{Inject, InjectFault, Mask, PROTOCOL, Request, StormStart, Withhold};
+use super::reply::{About, EventLine, Plugged, Reply, StormOn};
+use super::request::{
+    Inject, InjectFault, Mask, PROTOCOL, Plug, Request, StormStart, Unplug, Withhold,
+};
 use super::stats::MachineStats;
 use crate::devices::evgen::{CommandError, EvgenHost};
+use crate::devices::hot_plug::{self, HotPlug, HotPlugError};
 use crate::machine::exits::ExitCounts;
 use crate::machine::run_control::{PauseError, RunControl};
 
@@ -42,6 +45,7 @@ pub trait Handler: Send + Sync {
 /// A machine as its control socket sees it.
 pub struct Commands {
     evgen: Arc<EvgenHost>,
+    hot_plug: HotPlug,
     run_control: Arc<RunControl>,
     exits: Arc<[ExitCounts]>,
 }
@@ -54,20 +58,24 @@ enum Refusal {
     #[error(transparent)]
     Evgen(#[from] CommandError),
     #[error(transparent)]
+    HotPlug(#[from] HotPlugError),
+    #[error(transparent)]
     Storm(#[from] StormError),
     #[error(transparent)]
     Pause(#[from] PauseError),
 }
 
 impl Commands {
-    /// What `evgen` and `run_control` can do, and what `exits` count.
+    /// What `evgen`, `hot_plug` and `run_control` can do, and what `exits` count.
     pub fn new(
         evgen: Arc<EvgenHost>,
+        hot_plug: HotPlug,
         run_control: Arc<RunControl>,
         exits: Arc<[ExitCounts]>,
     ) -> Self {
         Self {
             evgen,
+            hot_plug,
             run_control,
             exits,
         }
@@ -93,8 +101,12 @@ impl Commands {
             }
             Request::StormStop {} => self.evgen.stop_storm(),
             Request::StormStatus {} => {
-                let stats = self.evgen.stats().into_iter();
-                let storms = stats.map(|stats| stats.storm.map(measured::storm));
+                let figures = self.evgen.figures().into_iter();
+                let storms = figures.filter_map(|figures| {
+                    let storm = measured::storm(figures.stats.storm?);
+                    let device = figures.device;
+                    Some(StormOn { device, storm })
+                });
                 reply.storms = Some(storms.collect());
             }
             Request::Fault(InjectFault {
@@ -112,10 +124,26 @@ impl Commands {
                 masked,
             }) => self.evgen.hold_vector(*device, *vector, *masked)?,
             Request::Reset(reset) => self.evgen.reset(reset.device)?,
+            Request::Plug(Plug {
+                rings,
+                vectors,
+                slot,
+            }) => {
+                let plugged = self.hot_plug.plug(*rings, *vectors, *slot)?;
+                let hot_plug::Plugged { device, slot } = plugged;
+                reply.plugged = Some(Plugged { device, slot });
+            }
+            Request::Unplug(Unplug { device, surprise }) => {
+                if *surprise {
+                    self.hot_plug.pull(*device)?;
+                } else {
+                    self.hot_plug.unplug(*device)?;
+                }
+            }
             Request::Stats {} => reply.stats = Some(self.stats()),
             Request::Metrics {} => reply.metrics = Some(metrics::text(&self.stats())),
             Request::Events(events) => {
-                self.evgen.named(events.devices.as_deref())?;
+                self.evgen.check(events.devices.as_deref())?;
             }
             Request::Pause {} => {
                 self.run_control.pause()?;
@@ -150,22 +178,24 @@ impl Commands {
     }
 
     fn about(&self) -> About {
+        let figures = self.evgen.figures();
+        let devices = figures.iter().filter(|figures| !figures.gone);
         About {
             protocol: PROTOCOL,
             program: env!("CARGO_PKG_VERSION").to_owned(),
-            devices: self.evgen.stats().iter().map(measured::about).collect(),
+            devices: devices.map(measured::about).collect(),
             faults: Fault::ALL.iter().map(Fault::to_string).collect(),
         }
     }
 
     fn stats(&self) -> MachineStats {
-        let devices = self.evgen.stats().into_iter().zip(self.evgen.latencies());
+        let (devices, slots) = (self.evgen.figures(), self.hot_plug.slots());
         MachineStats {
             time: self.run_control.clock().now(),
             paused: self.run_control.is_paused(),
-            devices: devices
-                .map(|(stats, latencies)| measured::device(stats, latencies.as_ref()))
-                .collect(),
+            devices: devices.into_iter().map(measured::device).collect(),
+            forgotten: measured::forgotten(self.evgen.forgotten()),
+            slots: slots.into_iter().map(measured::slot).collect(),
             interrupts_lost: self.evgen.interrupts_lost(),
             exits: ExitCounts::sums(&self.exits),
         }

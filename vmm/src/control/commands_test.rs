@@ -14,7 +14,9 @@ use crate::machine::clock::Clock;
 fn commands(devices: usize) -> Commands {
     let run_control = RunControl::new(Clock::new(Instant::now())).unwrap();
     let evgen = evgen::without_kvm(devices, Config::default(), run_control.clock());
-    Commands::new(Arc::new(evgen), Arc::new(run_control), Arc::default())
+    let evgen = Arc::new(evgen);
+    let hot_plug = hot_plug::with_slots(Arc::clone(&evgen), 2);
+    Commands::new(evgen, hot_plug, Arc::new(run_control), Arc::default())
 }
 
 fn done(commands: &Commands, request: &Request) -> Reply {
@@ -69,12 +71,12 @@ fn a_storm_starts_stops_and_tells_how_far_it_is() {
     let reply = done(&commands, &start(Some(vec![1])));
     assert_eq!(reply.token.as_ref(), Some(&token));
     let status = || done(&commands, &Request::StormStatus {}).storms.unwrap();
-    assert!(status()[0].is_none() && status()[1].as_ref().unwrap().running);
+    assert!(status().len() == 1 && status()[0].device == 1 && status()[0].storm.running);
     // It runs on one of the devices, so it starts on none.
     assert!(!commands.handle(&start(None)).ok);
-    assert!(status()[0].is_none());
+    assert_eq!(status().len(), 1);
     done(&commands, &Request::StormStop {});
-    let stopped = status()[1].clone().unwrap();
+    let stopped = status()[0].storm.clone();
     assert!(!stopped.running && stopped.digest.len() == 16);
     assert_eq!(stats(&commands).devices[1].storm, Some(stopped));
 }
@@ -125,15 +127,50 @@ fn a_pause_takes_no_time_and_requests_go_on_in_it() {
 }
 
 #[test]
+fn a_device_that_is_plugged_in_is_one_like_any_until_it_is_unplugged() {
+    let commands = commands(1);
+    let plug = Request::Plug(Plug {
+        rings: Some(8),
+        vectors: None,
+        slot: Some(2),
+    });
+    let plugged = done(&commands, &plug).plugged.unwrap();
+    assert_eq!((plugged.device, plugged.slot), (1, 2));
+    done(&commands, &inject(3));
+    let slots = stats(&commands).slots;
+    assert_eq!(slots.len(), 2);
+    assert_eq!((slots[0].device, slots[1].device), (None, Some(1)));
+    let unplug = |surprise| {
+        Request::Unplug(Unplug {
+            device: 1,
+            surprise,
+        })
+    };
+    // No guest listens to the button.
+    let refused = commands.handle(&unplug(false));
+    assert!(refused.error.unwrap().contains("surprise"));
+    done(&commands, &unplug(true));
+    let counted = stats(&commands);
+    assert!(counted.devices[1].gone && counted.slots[1].device.is_none());
+    assert_eq!(counted.devices[1].rings[2].generated, 3);
+    let about = done(&commands, &Request::Version {}).about.unwrap();
+    assert_eq!(about.devices.len(), 1);
+    for request in [inject(1), unplug(true)] {
+        let reply = commands.handle(&request);
+        assert!(reply.error.unwrap().contains("device 1 is gone"));
+    }
+}
+
+#[test]
 fn version_tells_what_there_is() {
     let about = done(&commands(2), &Request::Version {}).about.unwrap();
     assert_eq!(about.protocol, PROTOCOL);
     let devices: Vec<_> = about
         .devices
         .iter()
-        .map(|device| (device.rings, device.vectors))
+        .map(|device| (device.device, device.rings, device.vectors))
         .collect();
-    assert_eq!(devices, [(4, 5), (4, 5)]);
+    assert_eq!(devices, [(0, 4, 5), (1, 4, 5)]);
     assert_eq!(about.faults.len(), Fault::COUNT);
 }
 

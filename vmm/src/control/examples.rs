@@ -5,11 +5,15 @@
 
 use lockstorm_device_model::Fault;
 
-use super::reply::{About, AboutDevice, EventLine, Fate, Reply, StreamedEvent};
+use super::reply::{About, AboutDevice, EventLine, Fate, Plugged, Reply, StormOn, StreamedEvent};
 use super::request::{
-    Events, Id, Inject, InjectFault, Mask, PROTOCOL, Request, Reset, StormStart, Withhold,
+    Events, Id, Inject, InjectFault, Mask, PROTOCOL, Plug, Request, Reset, StormStart, Unplug,
+    Withhold,
 };
-use super::stats::{Bucket, DeviceStats, Latency, MachineStats, RingStats, StormStatus};
+use super::stats::{
+    Bucket, DeviceStats, ForgottenStats, Latency, Light, MachineStats, RingStats, SlotStats,
+    StormStatus,
+};
 
 /// A request as a client writes it, what it means, and the reply.
 pub(super) struct Example {
@@ -29,7 +33,7 @@ pub(super) fn all() -> Vec<Example> {
     };
     vec![
         example(
-            r#"{"command":"version","version":1,"id":"a1"}"#,
+            r#"{"command":"version","version":2,"id":"a1"}"#,
             Request::Version {},
             Reply {
                 id: Some(Id::Text("a1".into())),
@@ -77,7 +81,10 @@ pub(super) fn all() -> Vec<Example> {
             r#"{"command":"storm-status"}"#,
             Request::StormStatus {},
             Reply {
-                storms: Some(vec![Some(storm()), None]),
+                storms: Some(vec![StormOn {
+                    device: 1,
+                    storm: storm(),
+                }]),
                 ..Reply::done()
             },
         ),
@@ -105,8 +112,28 @@ pub(super) fn all() -> Vec<Example> {
             Request::Reset(Reset { device: 7 }),
             Reply {
                 id: Some(Id::Number(3)),
-                ..Reply::error("there is no device 7: the machine has 2, counted from 0")
+                ..Reply::error("there is no device 7: the machine has 0 to 1")
             },
+        ),
+        example(
+            r#"{"command":"plug","rings":8}"#,
+            Request::Plug(Plug {
+                rings: Some(8),
+                vectors: None,
+                slot: None,
+            }),
+            Reply {
+                plugged: Some(Plugged { device: 2, slot: 1 }),
+                ..Reply::done()
+            },
+        ),
+        example(
+            r#"{"command":"unplug","device":2,"surprise":true}"#,
+            Request::Unplug(Unplug {
+                device: 2,
+                surprise: true,
+            }),
+            Reply::done(),
         ),
         example(
             r#"{"command":"stats"}"#,
@@ -164,6 +191,8 @@ pub(super) fn stats() -> MachineStats {
         time: 2_718_281_828,
         paused: false,
         devices: vec![DeviceStats {
+            device: 0,
+            gone: false,
             rings: vec![ring(100), ring(200)],
             raised: [(0, 301), (1, 302), (4, 303)].into(),
             faults: [("lost-interrupt".into(), 401), ("hang".into(), 402)].into(),
@@ -181,6 +210,19 @@ pub(super) fn stats() -> MachineStats {
                     .map(|(to, count)| Bucket { to, count })
                     .into(),
             }),
+        }],
+        forgotten: ForgottenStats {
+            devices: 701,
+            rings: ring(800),
+        },
+        slots: vec![SlotStats {
+            slot: 1,
+            device: None,
+            used: false,
+            leaving: false,
+            power: Light::Off,
+            attention: Light::Off,
+            bus: Some(1),
         }],
         interrupts_lost: 501,
         exits: [("io-out".into(), 601), ("mmio-write".into(), 602)].into(),
@@ -210,14 +252,15 @@ fn storm() -> StormStatus {
 }
 
 fn about() -> About {
-    let device = || AboutDevice {
+    let device = |device| AboutDevice {
+        device,
         rings: 4,
         vectors: 5,
     };
     About {
         protocol: PROTOCOL,
         program: "0.1.0".into(),
-        devices: vec![device(), device()],
+        devices: vec![device(0), device(1)],
         faults: Fault::ALL
             .iter()
             .map(|fault| fault.name().to_owned())

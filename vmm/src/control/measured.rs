@@ -8,22 +8,35 @@ use hdrhistogram::Histogram;
 use lockstorm_device_model::{self as model, Fault, FaultSet};
 
 use super::reply::{AboutDevice, EventLine, Fate, StreamedEvent};
-use super::stats::{Bucket, DeviceStats, Latency, RingStats, StormStatus};
-use crate::devices::evgen::{Latencies, Observed};
+use super::stats::{
+    Bucket, DeviceStats, ForgottenStats, Latency, Light, RingStats, SlotStats, StormStatus,
+};
+use crate::devices::evgen::{Figures, Forgotten, Latencies, Observed};
+use crate::devices::hot_plug::Slot;
+use crate::pci;
 
 /// What a device has.
-pub(super) fn about(stats: &model::Stats) -> AboutDevice {
+pub(super) fn about(figures: &Figures) -> AboutDevice {
     AboutDevice {
+        device: figures.device,
         // At most 8, and at most 2048.
-        rings: stats.rings.len() as u8,
-        vectors: stats.raised.len() as u16,
+        rings: figures.stats.rings.len() as u8,
+        vectors: figures.stats.raised.len() as u16,
     }
 }
 
 /// What a device has counted.
-pub(super) fn device(stats: model::Stats, latencies: Option<&Latencies>) -> DeviceStats {
+pub(super) fn device(figures: Figures) -> DeviceStats {
+    let Figures {
+        device,
+        gone,
+        stats,
+        latencies,
+    } = figures;
     let (raised, faults) = (stats.raised.into_iter(), Fault::ALL.iter());
     DeviceStats {
+        device,
+        gone,
         rings: stats.rings.into_iter().map(ring).collect(),
         raised: (0..).zip(raised).filter(|&(_, count)| count > 0).collect(),
         faults: faults
@@ -32,7 +45,41 @@ pub(super) fn device(stats: model::Stats, latencies: Option<&Latencies>) -> Devi
             .filter(|&(_, count)| count > 0)
             .collect(),
         storm: stats.storm.map(storm),
-        latency: latencies.map(latency),
+        latency: latencies.as_ref().map(latency),
+    }
+}
+
+/// What is left of devices that have been gone for long.
+pub(super) fn forgotten(Forgotten { devices, rings }: Forgotten) -> ForgottenStats {
+    ForgottenStats {
+        devices,
+        rings: ring(rings),
+    }
+}
+
+/// What is to be seen of a slot.
+pub(super) fn slot(slot: Slot) -> SlotStats {
+    let Slot {
+        number,
+        device,
+        view,
+    } = slot;
+    SlotStats {
+        slot: number,
+        device,
+        used: view.used,
+        leaving: view.leaving,
+        power: light(view.power),
+        attention: light(view.attention),
+        bus: view.bus,
+    }
+}
+
+fn light(light: pci::Light) -> Light {
+    match light {
+        pci::Light::On => Light::On,
+        pci::Light::Blinking => Light::Blinking,
+        pci::Light::Off => Light::Off,
     }
 }
 

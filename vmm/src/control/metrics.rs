@@ -57,17 +57,27 @@ pub(super) fn text(stats: &MachineStats) -> String {
         for (device, ring, counts) in rings(stats) {
             text.sample("", &[("device", &device), ("ring", &ring)], count(counts));
         }
+        if stats.forgotten.devices > 0 {
+            let sum = count(&stats.forgotten.rings);
+            text.sample("", &[("device", &"forgotten")], sum);
+        }
     }
+    text.family(
+        "devices_forgotten_total",
+        "counter",
+        "Devices taken out long ago, of which only the sums are kept.",
+    );
+    text.sample("", &[], stats.forgotten.devices);
     text.family("interrupts_total", "counter", "Interrupts sent.");
-    for (device, counts) in stats.devices.iter().enumerate() {
+    for counts in &stats.devices {
         for (vector, count) in &counts.raised {
-            text.sample("", &[("device", &device), ("vector", vector)], count);
+            text.sample("", &[("device", &counts.device), ("vector", vector)], count);
         }
     }
     text.family("faults_total", "counter", "Faults shown.");
-    for (device, counts) in stats.devices.iter().enumerate() {
+    for counts in &stats.devices {
         for (fault, count) in &counts.faults {
-            text.sample("", &[("device", &device), ("fault", fault)], count);
+            text.sample("", &[("device", &counts.device), ("fault", fault)], count);
         }
     }
     write_storms(&mut text, &stats.devices);
@@ -76,10 +86,23 @@ pub(super) fn text(stats: &MachineStats) -> String {
         "histogram",
         "From the delivery of an event to the acknowledgement by its handler.",
     );
-    for (device, counts) in stats.devices.iter().enumerate() {
+    for counts in &stats.devices {
         if let Some(latency) = &counts.latency {
-            write_latency(&mut text, device, latency);
+            write_latency(&mut text, counts.device, latency);
         }
+    }
+    text.family("device_gone", "gauge", "Whether the device was taken out.");
+    for counts in &stats.devices {
+        text.sample("", &[("device", &counts.device)], u8::from(counts.gone));
+    }
+    text.family(
+        "slot_occupied",
+        "gauge",
+        "Whether there is a device in the slot.",
+    );
+    for slot in &stats.slots {
+        let occupied = u8::from(slot.device.is_some());
+        text.sample("", &[("slot", &slot.slot)], occupied);
     }
     text.family(
         "interrupts_lost_total",
@@ -99,17 +122,16 @@ pub(super) fn text(stats: &MachineStats) -> String {
 }
 
 fn rings(stats: &MachineStats) -> impl Iterator<Item = (usize, usize, &RingStats)> {
-    let devices = stats.devices.iter().enumerate();
-    devices.flat_map(|(device, counts)| {
-        let rings = counts.rings.iter().enumerate();
-        rings.map(move |(ring, counts)| (device, ring, counts))
+    stats.devices.iter().flat_map(|device| {
+        let rings = device.rings.iter().enumerate();
+        rings.map(move |(ring, counts)| (device.device, ring, counts))
     })
 }
 
 fn write_storms(text: &mut Text, devices: &[DeviceStats]) {
     let storms = || {
-        let devices = devices.iter().enumerate();
-        devices.filter_map(|(device, counts)| counts.storm.as_ref().map(|storm| (device, storm)))
+        let devices = devices.iter();
+        devices.filter_map(|counts| Some((counts.device, counts.storm.as_ref()?)))
     };
     text.family("storm_running", "gauge", "Whether a storm goes on.");
     for (device, storm) in storms() {
@@ -232,6 +254,9 @@ mod tests {
             let found = values.iter().any(|&value| here(value) || here(value * 1e9));
             let elsewhere = path.contains("latency/buckets") || path.contains("latency/p");
             let elsewhere = elsewhere || path.ends_with("/min") || path.ends_with("/max");
+            // These name what others are about.
+            let names = ["/device", "/slot", "/bus"];
+            let elsewhere = elsewhere || names.iter().any(|name| path.ends_with(name));
             assert!(found || elsewhere, "{path}: {number} is not in\n{text}");
         }
     }

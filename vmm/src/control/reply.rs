@@ -27,9 +27,12 @@ pub struct Reply {
     /// The token of the storm that `storm-start` started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
-    /// What `storm-status` tells, by device: null where there was no storm yet.
+    /// What `storm-status` tells: of those devices on which there was a storm.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub storms: Option<Vec<Option<StormStatus>>>,
+    pub storms: Option<Vec<StormOn>>,
+    /// What `plug` has put where.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugged: Option<Plugged>,
     /// What `stats` tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stats: Option<MachineStats>,
@@ -56,10 +59,32 @@ pub struct About {
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct AboutDevice {
+    /// Its number, which no other device has had. Those that were there from the start have the first.
+    pub device: usize,
     /// Rings.
     pub rings: u8,
     /// MSI-X vectors.
     pub vectors: u16,
+}
+
+/// A storm and the device that it is on.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct StormOn {
+    /// The device's number.
+    pub device: usize,
+    /// The storm that runs, or the last one that did.
+    pub storm: StormStatus,
+}
+
+/// A device that was put into a slot.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Plugged {
+    /// Its number, which no other device has had.
+    pub device: usize,
+    /// The slot, which the guest knows by the same number.
+    pub slot: u8,
 }
 
 /// A line of the event stream.

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 /// Version of this protocol. It rises when a request or a reply changes its meaning or is gone;
 /// new requests, and new members of replies, leave it as it is.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 /// Longest request in bytes, without the newline.
 pub(super) const MAX_REQUEST: usize = 64 * 1024;
 /// Longest id that a request may carry, in bytes.
@@ -44,7 +44,13 @@ pub enum Request {
     /// Ends all faults of a device, those to come included, and has it reset itself, as
     /// `device-model/SPEC.md` tells: the driver hears of it.
     Reset(Reset),
-    /// Tells what was counted.
+    /// Makes a device and puts it into a slot. The guest hears of it, and takes it into use a while
+    /// later: then the slot is `used` in `stats`. What the guest calls it, `evgenN`, is a number of the
+    /// guest's own: its kernel log tells which one the device at the slot's PCI address got.
+    Plug(Plug),
+    /// Takes a device out of its slot.
+    Unplug(Unplug),
+    /// Tells what was counted, and what is to be seen of the slots.
     Stats {},
     /// Tells the same as text that Prometheus reads.
     Metrics {},
@@ -63,7 +69,7 @@ pub enum Request {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Inject {
-    /// Device, counted from 0.
+    /// The device's number.
     pub device: usize,
     /// Ring, counted from 0.
     pub ring: usize,
@@ -85,7 +91,7 @@ pub struct Inject {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Withhold {
-    /// Device, counted from 0.
+    /// The device's number.
     pub device: usize,
     /// Ring, counted from 0.
     pub ring: usize,
@@ -113,7 +119,7 @@ pub struct StormStart {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct InjectFault {
-    /// Device, counted from 0.
+    /// The device's number.
     pub device: usize,
     /// Ring, counted from 0. A fault of the whole device takes any.
     #[serde(default)]
@@ -134,7 +140,7 @@ pub struct InjectFault {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Mask {
-    /// Device, counted from 0.
+    /// The device's number.
     pub device: usize,
     /// MSI-X vector, counted from 0.
     pub vector: u16,
@@ -148,8 +154,41 @@ pub struct Mask {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Reset {
-    /// Device, counted from 0.
+    /// The device's number.
     pub device: usize,
+}
+
+/// What to put where.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Plug {
+    /// Event rings of the device: 1 to 8; as many as the machine was started with if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(range(min = 1, max = 8)))]
+    pub rings: Option<u8>,
+    /// MSI-X vectors of the device: one more than rings, up to 2048; as many as the machine was started
+    /// with if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(range(min = 2, max = 2048)))]
+    pub vectors: Option<u16>,
+    /// Slot, counted from 1; the first free one if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<u8>,
+}
+
+/// What to take out, and how.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Unplug {
+    /// The device's number.
+    pub device: usize,
+    /// If false, the slot's attention button is pressed: the guest is asked to let go of the device,
+    /// which is taken out as soon as it has, and stays until then. If true, it is gone when the reply
+    /// comes, whatever the guest was doing with it.
+    #[serde(default)]
+    pub surprise: bool,
 }
 
 /// Which events to stream.
@@ -304,7 +343,7 @@ mod tests {
                 }),
             ),
             (
-                r#"{"command":"inject","device":0,"ring":1,"version":1}"#,
+                r#"{"command":"inject","device":0,"ring":1,"version":2}"#,
                 Request::Inject(Inject {
                     device: 0,
                     ring: 1,
@@ -341,7 +380,7 @@ mod tests {
             (r#"{"command":"stats","id":7}"#, Some(Id::Number(7))),
             (r#"{"id":"a","command":"x"}"#, Some(Id::Text("a".into()))),
             (
-                r#"{"command":"stats","id":0,"version":2}"#,
+                r#"{"command":"stats","id":0,"version":1}"#,
                 Some(Id::Number(0)),
             ),
             (r#"{"command":"stats","id":0,"x":2}"#, Some(Id::Number(0))),
@@ -377,7 +416,7 @@ mod tests {
             r#"{"command":"quit","command":"stats"}"#,
             r#"{"command":"quit","device":0}"#,
             r#"{"command":"quit","version":0}"#,
-            r#"{"command":"quit","version":2}"#,
+            r#"{"command":"quit","version":1}"#,
             r#"{"command":"quit","version":"1"}"#,
             r#"{"command":"quit","version":null}"#,
             r#"{"command":"quit","id":null}"#,
@@ -404,6 +443,11 @@ mod tests {
             r#"{"command":"mask","device":0,"vector":65536}"#,
             r#"{"command":"mask","device":0,"vector":0,"masked":1}"#,
             r#"{"command":"reset"}"#,
+            r#"{"command":"plug","rings":256}"#,
+            r#"{"command":"plug","slot":-1}"#,
+            r#"{"command":"plug","device":1}"#,
+            r#"{"command":"unplug"}"#,
+            r#"{"command":"unplug","device":1,"surprise":1}"#,
             r#"{"command":"events"}"#,
         ] {
             assert!(Request::parse(line.as_bytes()).is_err(), "{line}");

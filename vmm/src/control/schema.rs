@@ -262,6 +262,7 @@ fn the_documentation_is_the_code() {
         ("`storm`", "StormStatus"),
         ("`latency`", "Latency"),
         ("Each of its `buckets`", "Bucket"),
+        ("Each of the machine's `slots`", "SlotStats"),
     ] {
         let description = one_line(&definitions[name]["description"]);
         let _ = write!(text, "\n{heading}: {description}\n");

@@ -103,15 +103,17 @@ impl Commands {
     /// Gives `client` its turn. A reply to `quit` is on its way before the machine ends.
     fn serve<S: Read + Write>(&self, client: &mut Client<S>) -> Turn {
         let mut quit = false;
-        let mut resubscribed = false;
+        let mut reobserve = false;
         let subscription = &mut client.subscription;
         let next = client.connection.turn(|line| match Request::parse(line) {
             Ok((request, id)) => {
                 quit |= matches!(request, Request::Quit {});
                 let reply = self.handler.handle(&request);
+                // A new device does not know what anybody wants.
+                reobserve |= matches!(request, Request::Plug(_));
                 if let (true, Request::Events(events)) = (reply.ok, request) {
                     *subscription = Subscription::to(events);
-                    resubscribed = true;
+                    reobserve = true;
                 }
                 Reply { id, ..reply }
             }
@@ -123,15 +125,15 @@ impl Commands {
         if quit {
             (self.on_quit)();
         }
-        Turn { next, resubscribed }
+        Turn { next, reobserve }
     }
 }
 
 /// What came of a client's turn.
 struct Turn {
     next: Next,
-    /// It wants other events than before.
-    resubscribed: bool,
+    /// It wants other events than before, or there are other devices.
+    reobserve: bool,
 }
 
 /// Who is at the other end of a connection, and what it wants.
@@ -300,7 +302,7 @@ impl Service {
             warn!("the control port is gone: this machine takes no more commands");
             self.entrance = Entrance::Closed;
         }
-        if turn.resubscribed || turn.next == Next::Close {
+        if turn.reobserve || turn.next == Next::Close {
             self.observe();
         }
         Ok(())
@@ -357,7 +359,7 @@ impl Service {
             // Closing the last descriptor takes it out of the epoll set.
             Next::Close => drop(self.clients.remove(&number)),
         }
-        if turn.resubscribed || turn.next == Next::Close {
+        if turn.reobserve || turn.next == Next::Close {
             self.observe();
         }
         Ok(())

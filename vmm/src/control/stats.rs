@@ -14,8 +14,13 @@ pub struct MachineStats {
     pub time: u64,
     /// Whether the machine is paused.
     pub paused: bool,
-    /// By device.
+    /// The devices, by their number; also the 32 that were taken out last.
     pub devices: Vec<DeviceStats>,
+    /// Those that were taken out before.
+    #[serde(default)]
+    pub forgotten: ForgottenStats,
+    /// The slots, by their number.
+    pub slots: Vec<SlotStats>,
     /// Interrupts that the host could not send. Zero on a sound host.
     pub interrupts_lost: u64,
     /// How often vCPUs left the guest for this program, by reason.
@@ -27,6 +32,11 @@ pub struct MachineStats {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DeviceStats {
+    /// Its number, which no other device has had.
+    pub device: usize,
+    /// Whether it was taken out of its slot: then this is what it had counted until then.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub gone: bool,
     /// By ring.
     pub rings: Vec<RingStats>,
     /// Interrupts sent, by MSI-X vector; only vectors that have sent one.
@@ -37,6 +47,56 @@ pub struct DeviceStats {
     pub storm: Option<StormStatus>,
     /// From the delivery of an event to the acknowledgement by its handler, if there was any.
     pub latency: Option<Latency>,
+}
+
+/// Devices that were taken out so long ago that only sums are kept of what they had counted.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ForgottenStats {
+    /// How many.
+    pub devices: u64,
+    /// The sums over all their rings.
+    pub rings: RingStats,
+}
+
+/// What is to be seen of a slot.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct SlotStats {
+    /// Its number, as the guest knows it: `/sys/bus/pci/slots/N`.
+    pub slot: u8,
+    /// The device in it.
+    pub device: Option<usize>,
+    /// Whether the guest has taken the device into use, and not let go of it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub used: bool,
+    /// Whether the guest was asked to let go of the device, and has not yet.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub leaving: bool,
+    /// The power light: on while the guest uses a device, blinking while it is about to begin or to
+    /// stop. A guest turns it off a while after the device is gone.
+    pub power: Light,
+    /// The attention light: on when the guest could not take a device into use.
+    pub attention: Light,
+    /// The PCI bus of the device there, of which it is device 0, once the guest has given it a number.
+    pub bus: Option<u8>,
+}
+
+/// A light.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Light {
+    /// On.
+    On,
+    /// Blinking.
+    Blinking,
+    /// Off.
+    Off,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// What was counted on one ring since the device's last function level reset.

@@ -5,8 +5,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::reply::{About, EventLine, Reply};
-use super::stats::{DeviceStats, Latency, MachineStats, StormStatus};
+use super::reply::{About, AboutDevice, EventLine, Plugged, Reply, StormOn};
+use super::stats::{
+    DeviceStats, ForgottenStats, Latency, Light, MachineStats, SlotStats, StormStatus,
+};
 
 /// Vectors that are listed one by one.
 const VECTORS_SHOWN: usize = 16;
@@ -20,12 +22,17 @@ impl fmt::Display for Reply {
         } else if let Some(token) = &self.token {
             write!(f, "again with: {token}")
         } else if let Some(storms) = &self.storms {
-            for (number, storm) in storms.iter().enumerate() {
-                let newline = if number == 0 { "" } else { "\n" };
-                write!(f, "{newline}device {number}: ")?;
-                write_storm(f, storm.as_ref())?;
+            if storms.is_empty() {
+                f.write_str("no storm")?;
+            }
+            for (index, StormOn { device, storm }) in storms.iter().enumerate() {
+                let newline = if index == 0 { "" } else { "\n" };
+                write!(f, "{newline}device {device}: ")?;
+                write_storm(f, Some(storm))?;
             }
             Ok(())
+        } else if let Some(Plugged { device, slot }) = self.plugged {
+            write!(f, "device {device} is in slot {slot}")
         } else if let Some(stats) = &self.stats {
             stats.fmt(f)
         } else if let Some(metrics) = &self.metrics {
@@ -42,9 +49,13 @@ impl fmt::Display for About {
             protocol, program, ..
         } = self;
         write!(f, "lockstorm {program}, protocol version {protocol}")?;
-        for (number, device) in self.devices.iter().enumerate() {
-            let (rings, vectors) = (device.rings, device.vectors);
-            write!(f, "\ndevice {number}: {rings} rings, {vectors} vectors")?;
+        for device in &self.devices {
+            let AboutDevice {
+                device,
+                rings,
+                vectors,
+            } = device;
+            write!(f, "\ndevice {device}: {rings} rings, {vectors} vectors")?;
         }
         write!(f, "\nfaults: {}", self.faults.join(", "))
     }
@@ -54,11 +65,23 @@ impl fmt::Display for MachineStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let paused = if self.paused { ", paused" } else { "" };
         writeln!(f, "time: {:.3} s{paused}", seconds(self.time))?;
-        for (number, device) in self.devices.iter().enumerate() {
-            write!(f, "device {number}: ")?;
+        for device in &self.devices {
+            let gone = if device.gone { "gone, " } else { "" };
+            write!(f, "device {}: {gone}", device.device)?;
             write_storm(f, device.storm.as_ref())?;
             writeln!(f)?;
             write_device(f, device)?;
+        }
+        let ForgottenStats { devices, rings } = self.forgotten;
+        if devices > 0 {
+            let (events, delivered) = (rings.generated, rings.delivered);
+            writeln!(
+                f,
+                "{devices} devices before: {events} events, {delivered} delivered"
+            )?;
+        }
+        for slot in &self.slots {
+            writeln!(f, "{slot}")?;
         }
         if !self.exits.is_empty() {
             writeln!(f, "exits: {}", listed(&self.exits))?;
@@ -111,6 +134,38 @@ fn write_device(f: &mut fmt::Formatter<'_>, device: &DeviceStats) -> fmt::Result
         writeln!(f, "  inject → handler: {latency}")?;
     }
     Ok(())
+}
+
+impl fmt::Display for SlotStats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "slot {}: ", self.slot)?;
+        match (self.device, self.used) {
+            (Some(device), true) => write!(f, "device {device}, in use")?,
+            (Some(device), false) => write!(f, "device {device}, not in use")?,
+            (None, _) => f.write_str("empty")?,
+        }
+        write!(f, ", power light {}", self.power)?;
+        if self.attention != Light::Off {
+            write!(f, ", attention light {}", self.attention)?;
+        }
+        if self.leaving {
+            f.write_str(", the guest is to let go of it")?;
+        }
+        if let Some(bus) = self.bus {
+            write!(f, ", at {bus:02x}:00.0 in the guest")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Light {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::On => "on",
+            Self::Blinking => "blinking",
+            Self::Off => "off",
+        })
+    }
 }
 
 fn listed<K: fmt::Display, V: fmt::Display>(counts: &BTreeMap<K, V>) -> String {
@@ -228,6 +283,8 @@ mod tests {
             paused: true,
             devices: vec![
                 DeviceStats {
+                    device: 0,
+                    gone: false,
                     rings: vec![RingStats {
                         generated: 9,
                         delivered: 6,
@@ -253,8 +310,41 @@ mod tests {
                         ..Latency::default()
                     }),
                 },
-                DeviceStats::default(),
+                DeviceStats {
+                    device: 7,
+                    gone: true,
+                    ..DeviceStats::default()
+                },
             ],
+            slots: vec![
+                SlotStats {
+                    slot: 1,
+                    device: Some(0),
+                    used: true,
+                    leaving: true,
+                    power: Light::Blinking,
+                    attention: Light::Off,
+                    bus: Some(0x1f),
+                },
+                SlotStats {
+                    slot: 2,
+                    device: None,
+                    used: false,
+                    leaving: false,
+                    power: Light::Off,
+                    attention: Light::On,
+                    bus: None,
+                },
+            ],
+            forgotten: ForgottenStats {
+                devices: 2,
+                rings: RingStats {
+                    generated: 5,
+                    delivered: 4,
+                    dropped: 1,
+                    ..RingStats::default()
+                },
+            },
             interrupts_lost: 0,
             exits: [("io".to_owned(), 8)].into(),
         };
@@ -267,9 +357,12 @@ device 0: storm runs, 3 of 10 events in 0.002 s, digest 00
 22: 5, 24: 5, 26: 5, 28: 5, 30: 5, 2 more: 10
   faults: hang: 1
   inject → handler: 2 samples, min 0 ns, p50 9.99 µs, p90 0 ns, p99 0 ns, p99.9 0 ns, max 12.3 ms
-device 1: no storm
+device 7: gone, no storm
   ring    generated    delivered      dropped      faulted        extra         full        quiet
   interrupts by vector: none
+2 devices before: 5 events, 4 delivered
+slot 1: device 0, in use, power light blinking, the guest is to let go of it, at 1f:00.0 in the guest
+slot 2: empty, power light off, attention light on
 exits: io: 8
 interrupts lost by the host: 0";
         assert_eq!(stats.to_string(), expected);

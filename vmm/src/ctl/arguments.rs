@@ -2,11 +2,15 @@
 
 //! The command line of `lockstorm ctl`, and the requests that it stands for.
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 use lockstorm_device_model::{Fault, Storm};
 
 use crate::control::Request;
-use crate::control::request::{self, Inject, InjectFault, Mask, Reset, StormStart, Withhold};
+use crate::control::request::{
+    self, Inject, InjectFault, Mask, Plug, Reset, StormStart, Unplug, Withhold,
+};
 use crate::storms::{self, FindError};
 
 /// What to ask for.
@@ -52,11 +56,36 @@ pub(super) enum CtlRequest {
     Unmask(Vector),
     /// End all faults of a device, and have it reset itself
     Reset {
-        /// Device, counted from 0
+        /// The device's number
         #[arg(long, value_name = "N", default_value_t = 0)]
         device: usize,
     },
-    /// Tell what the devices have counted
+    /// Put a device into a slot, and wait until the guest uses it
+    Plug {
+        /// Event rings of the device, 1 to 8; if not given, as the machine was started with
+        #[arg(long, value_name = "N")]
+        rings: Option<u8>,
+        /// MSI-X vectors of the device, up to 2048; if not given, as the machine was started with
+        #[arg(long, value_name = "N")]
+        vectors: Option<u16>,
+        /// Slot, counted from 1; if not given, the first free one
+        #[arg(long, value_name = "N")]
+        slot: Option<u8>,
+        #[command(flatten)]
+        patience: Patience,
+    },
+    /// Ask the guest to let go of a device, and wait until it is out of its slot
+    Unplug {
+        /// The device's number
+        #[arg(value_name = "DEVICE")]
+        device: usize,
+        /// Take it out at once, whatever the guest is doing with it
+        #[arg(long)]
+        surprise: bool,
+        #[command(flatten)]
+        patience: Patience,
+    },
+    /// Tell what the devices have counted, and what is in the slots
     Stats,
     /// Tell the same as text that Prometheus reads
     Metrics,
@@ -117,7 +146,7 @@ pub(super) struct WhichStorm {
 /// Which ring of which device.
 #[derive(Debug, Args)]
 pub(super) struct Ring {
-    /// Device, counted from 0
+    /// The device's number
     #[arg(long, value_name = "N", default_value_t = 0)]
     device: usize,
     /// Ring of the device, counted from 0
@@ -136,12 +165,20 @@ pub(super) struct Count {
 /// Which vector of which device.
 #[derive(Debug, Args)]
 pub(super) struct Vector {
-    /// Device, counted from 0
+    /// The device's number
     #[arg(long, value_name = "N", default_value_t = 0)]
     device: usize,
     /// MSI-X vector of the device, counted from 0
     #[arg(long, value_name = "N")]
     vector: u16,
+}
+
+/// How long to wait for the guest.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Patience {
+    /// Seconds to wait for the guest; 0: not at all
+    #[arg(long, value_name = "S", default_value_t = 30)]
+    wait: u32,
 }
 
 /// Which devices.
@@ -157,6 +194,16 @@ impl CtlRequest {
     pub(super) fn events_wanted(&self) -> Option<u64> {
         match self {
             Self::Events { count, .. } => Some(*count),
+            _ => None,
+        }
+    }
+
+    /// How long the guest may take to do its part, if it has one.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        match self {
+            Self::Plug { patience, .. } | Self::Unplug { patience, .. } => {
+                Some(Duration::from_secs(patience.wait.into()))
+            }
             _ => None,
         }
     }
@@ -204,6 +251,19 @@ impl CtlRequest {
             Self::Mask(vector) => Request::Mask(vector.masked(true)),
             Self::Unmask(vector) => Request::Mask(vector.masked(false)),
             Self::Reset { device } => Request::Reset(Reset { device }),
+            Self::Plug {
+                rings,
+                vectors,
+                slot,
+                ..
+            } => Request::Plug(Plug {
+                rings,
+                vectors,
+                slot,
+            }),
+            Self::Unplug {
+                device, surprise, ..
+            } => Request::Unplug(Unplug { device, surprise }),
             Self::Stats => Request::Stats {},
             Self::Metrics => Request::Metrics {},
             Self::Events { devices, .. } => Request::Events(request::Events {
@@ -330,6 +390,21 @@ mod tests {
             ("mask --device 1 --vector 2", mask(true)),
             ("unmask --device 1 --vector 2", mask(false)),
             ("reset --device 3", Request::Reset(Reset { device: 3 })),
+            (
+                "plug --rings 8 --vectors 12 --slot 2 --wait 0",
+                Request::Plug(Plug {
+                    rings: Some(8),
+                    vectors: Some(12),
+                    slot: Some(2),
+                }),
+            ),
+            (
+                "unplug 3 --surprise",
+                Request::Unplug(Unplug {
+                    device: 3,
+                    surprise: true,
+                }),
+            ),
             ("stats", Request::Stats {}),
             ("metrics", Request::Metrics {}),
             (
@@ -361,6 +436,9 @@ mod tests {
             "fault lost",
             "fault",
             "mask",
+            "unplug",
+            "unplug x",
+            "plug 1",
             "inject --count -1",
             "events --count x",
         ] {

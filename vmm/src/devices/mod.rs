@@ -4,5 +4,6 @@
 
 pub mod evgen;
 pub mod exit;
+pub mod hot_plug;
 pub mod power;
 pub mod serial;

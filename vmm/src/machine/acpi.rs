@@ -2,7 +2,6 @@
 
 //! The ACPI tables: a hardware-reduced platform (ACPI 6.5 §4.1) with COM1 and a PCIe host bridge.
 
-use acpi_tables::Aml;
 use acpi_tables::aml::{self, AddressSpaceCacheable};
 use acpi_tables::fadt::{FADTBuilder, Flags};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
@@ -13,6 +12,7 @@ use acpi_tables::mcfg::MCFG;
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
+use acpi_tables::{Aml, AmlSink};
 
 use super::layout;
 use crate::devices::power;
@@ -96,7 +96,7 @@ fn madt(cpus: u8) -> impl Aml {
 
 fn mcfg() -> impl Aml {
     let mut mcfg = MCFG::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-    mcfg.add_ecam(layout::ECAM.start, 0, 0, 0);
+    mcfg.add_ecam(layout::ECAM.start, 0, 0, layout::LAST_BUS);
     mcfg
 }
 
@@ -128,18 +128,55 @@ fn host_bridge() -> Vec<u8> {
     let (low_start, low_last) = (low.start as u32, (low.end() - 1) as u32);
     let (port, ports) = (layout::PCI_CONFIG_PORT, layout::PCI_CONFIG_PORTS as u8);
     let uncached = AddressSpaceCacheable::NotCacheable;
-    let bus = aml::AddressSpace::new_bus_number(0u16, 0u16);
+    let buses = aml::AddressSpace::new_bus_number(0u16, layout::LAST_BUS.into());
     let ports = aml::IO::new(port, port, 1, ports);
     let low = aml::AddressSpace::new_memory(uncached, true, low_start, low_last, None);
     let high = aml::AddressSpace::new_memory(uncached, true, high.start, high.end() - 1, None);
-    // A PCI Express bridge that older systems may take for a PCI one; segment 0, bus 0.
+    // A PCI Express bridge that older systems may take for a PCI one; segment 0, root bus 0.
     let compatible = aml::EISAName::new("PNP0A03");
-    let more: [(&str, &dyn Aml); 3] = [
-        ("_CID", &compatible),
-        ("_SEG", &aml::ZERO),
-        ("_BBN", &aml::ZERO),
+    let more: [&dyn Aml; 4] = [
+        &named("_CID", &compatible),
+        &named("_SEG", &aml::ZERO),
+        &named("_BBN", &aml::ZERO),
+        &operating_system_control(),
     ];
-    device("PCI0", "PNP0A08", &more, vec![&bus, &ports, &low, &high])
+    device("PCI0", "PNP0A08", &more, vec![&buses, &ports, &low, &high])
+}
+
+/// `_OSC` (ACPI 6.5 §6.2.11.3; PCI Firmware Specification 3.3 §4.5.1): the system may handle hot-plug
+/// by the ports themselves, and so PCI Express capabilities. There is nothing else to be handled.
+fn operating_system_control() -> Code {
+    /// Of the first word.
+    const UNRECOGNIZED_UUID: u32 = 1 << 2;
+    const CAPABILITIES_MASKED: u32 = 1 << 4;
+    /// Of the third word.
+    const NATIVE_HOT_PLUG: u32 = 1 << 0;
+    const EXPRESS_CAPABILITIES: u32 = 1 << 4;
+
+    let (uuid, words, status) = (aml::Arg(0), aml::Arg(3), aml::Path::new("CDW1"));
+    let (wanted, granted) = (aml::Path::new("CDW3"), aml::Local(0));
+    let host_bridge = aml::Uuid::new("33db4d5b-1ff7-401c-9657-7441c03dd766");
+    let mask = NATIVE_HOT_PLUG | EXPRESS_CAPABILITIES;
+
+    let status_field = aml::CreateDWordField::new(&status, &words, &0_u8);
+    let wanted_field = aml::CreateDWordField::new(&wanted, &words, &8_u8);
+    let is_host_bridge = aml::Equal::new(&uuid, &host_bridge);
+    let grant = aml::And::new(&granted, &wanted, &mask);
+    let is_less = aml::NotEqual::new(&granted, &wanted);
+    let say_less = aml::Or::new(&status, &status, &CAPABILITIES_MASKED);
+    let if_less = aml::If::new(&is_less, vec![&say_less]);
+    let answer = aml::Store::new(&wanted, &granted);
+    let if_host_bridge = aml::If::new(
+        &is_host_bridge,
+        vec![&wanted_field, &grant, &if_less, &answer],
+    );
+    let say_unknown = aml::Or::new(&status, &status, &UNRECOGNIZED_UUID);
+    let otherwise = aml::Else::new(vec![&say_unknown]);
+    let result = aml::Return::new(&words);
+    let body: Vec<&dyn Aml> = vec![&status_field, &if_host_bridge, &otherwise, &result];
+    let mut code = Vec::new();
+    aml::Method::new("_OSC".into(), 4, true, body).to_aml_bytes(&mut code);
+    Code(code)
 }
 
 /// The PCI firmware specification (§4.1.2) wants the ECAM range to be a motherboard resource.
@@ -149,22 +186,31 @@ fn ecam_reservation() -> Vec<u8> {
     device("MBRD", "PNP0C02", &[], vec![&range])
 }
 
-/// A device with an id, resources and `more` named objects.
-fn device(name: &str, id: &str, more: &[(&str, &dyn Aml)], resources: Vec<&dyn Aml>) -> Vec<u8> {
+/// A device with an id, resources and `more` objects.
+fn device(name: &str, id: &str, more: &[&dyn Aml], resources: Vec<&dyn Aml>) -> Vec<u8> {
     let (id, resources) = (
         aml::EISAName::new(id),
         aml::ResourceTemplate::new(resources),
     );
-    let mut objects = vec![
+    let objects = [
         named("_HID", &id),
         named("_UID", &aml::ZERO),
         named("_CRS", &resources),
     ];
-    objects.extend(more.iter().map(|(name, object)| named(name, *object)));
-    let children = objects.iter().map(|object| object as &dyn Aml).collect();
+    let objects = objects.iter().map(|object| object as &dyn Aml);
+    let children = objects.chain(more.iter().copied()).collect();
     let mut code = Vec::new();
     aml::Device::new(name.into(), children).to_aml_bytes(&mut code);
     code
+}
+
+/// Objects that are code already.
+struct Code(Vec<u8>);
+
+impl Aml for Code {
+    fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
+        sink.vec(&self.0);
+    }
 }
 
 fn named(name: &str, object: &dyn Aml) -> aml::Name {

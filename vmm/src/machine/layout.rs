@@ -7,7 +7,7 @@
 //! 0x000e_0000  ACPI tables, reserved
 //! 0x0010_0000  RAM, up to 3 GiB at most
 //! 0xc000_0000  32-bit BAR window
-//! 0xe000_0000  ECAM, one bus
+//! 0xe000_0000  ECAM, 32 buses
 //! 0xfec0_0000  I/O APIC
 //! 0xfee0_0000  local APICs
 //! 0x1_0000_0000  the rest of RAM
@@ -57,10 +57,12 @@ pub const HIGH_RAM_START: u64 = 0x10_0000;
 pub const LOW_RAM_END: u64 = 0xc000_0000;
 /// The PCI host bridge's window for 32-bit BARs.
 pub const BAR_WINDOW_32: Range = Range::until(LOW_RAM_END, 0xe000_0000);
-/// PCI configuration space by memory access: bus 0 alone.
+/// The last PCI bus. There is the root bus, and one behind each of its other slots that has a port.
+pub const LAST_BUS: u8 = 31;
+/// PCI configuration space by memory access: 1 MiB for each bus.
 pub const ECAM: Range = Range {
     start: 0xe000_0000,
-    length: 0x10_0000,
+    length: (LAST_BUS as u64 + 1) << 20,
 };
 /// The I/O APIC's registers.
 pub const IO_APIC: u32 = 0xfec0_0000;

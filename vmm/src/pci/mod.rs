@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! PCI: one segment with one bus, how the guest reaches configuration space, and where BARs answer.
+//! PCI: one segment with its root bus and a bus behind each root port, how the guest reaches
+//! configuration space, and where BARs answer.
 //!
-//! The guest reaches [`Segment`] through [`Ecam`] or [`ConfigPorts`]. A function on the bus is a
-//! [`PciFunction`]. After a write that moved a BAR or switched its decoding, the segment brings the
-//! machine's memory bus in line with what all functions say; nothing else follows from it.
+//! The guest reaches [`Segment`] through [`Ecam`] or [`ConfigPorts`]. A function on a bus is a
+//! [`PciFunction`]; on the root bus there may also be a [`RootPort`], with at most one function
+//! behind it. After a write that moved a BAR or switched its decoding, or a window that it lies in,
+//! the segment brings the machine's memory bus in line with what all functions and ports say.
 
 mod access;
 mod host_bridge;
+mod root_port;
 mod segment;
 mod windows;
 
@@ -16,6 +19,7 @@ use lockstorm_device_model::ConfigOutcome;
 use crate::machine::bus::Outcome;
 
 pub use access::{ConfigPorts, Ecam};
+pub use root_port::{AskError, Light, RootPort, SlotView};
 pub use segment::{Segment, SegmentError};
 pub use windows::{WindowError, Windows};
 
@@ -46,8 +50,8 @@ pub struct MemoryBar {
 /// A function on the bus. One without BARs leaves out everything that has to do with them.
 ///
 /// The guest chooses registers, offsets and values; none may make these functions panic. They are
-/// called on the vCPU's thread. The segment's lock may be held, so they must not reach back into
-/// the segment.
+/// called on the vCPU's thread. Locks of the segment and of a root port may be held, so they must not
+/// reach back into either.
 pub trait PciFunction: Send + Sync {
     /// Reads configuration space: 1, 2 or 4 bytes, naturally aligned, `register` below 4096.
     fn config_read(&self, register: u16, data: &mut [u8]);
@@ -66,6 +70,13 @@ pub trait PciFunction: Send + Sync {
     /// The BAR answers at `address` from now on, or nowhere any more. The second is told before
     /// anything else can take the place.
     fn decoding(&self, _index: u8, _address: Option<u64>) {}
+
+    /// Puts everything into its state at power-on: the link to the function went down.
+    fn reset(&self) {}
+
+    /// The function is taken out of its slot. When this returns, it is as if it had never been: it
+    /// reads as ones, and neither writes memory nor interrupts any more.
+    fn take_out(&self) {}
 
     /// Reads from a BAR that answers: any offset in it, any width.
     fn bar_read(&self, _index: u8, _offset: u64, data: &mut [u8]) {

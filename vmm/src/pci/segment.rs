@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! The bus: who sits in which slot, and which BARs answer where.
+//! The buses: who sits where, and which BARs answer where.
 
+use std::fmt;
 use std::ops::Range;
+use std::ptr::addr_eq;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lockstorm_device_model::ConfigOutcome;
@@ -10,45 +12,80 @@ use thiserror::Error;
 use tracing::warn;
 
 use super::host_bridge::HostBridge;
-use super::{MemoryBar, PciFunction, WindowError, Windows};
+use super::root_port::Asked;
+use super::{AskError, MemoryBar, PciFunction, RootPort, WindowError, Windows};
 use crate::machine::bus::{Bus, BusDevice, Outcome};
 use crate::rate_limit::Occurrences;
 
 /// Slots on a bus.
 const SLOTS: usize = 32;
-/// Bits of a configuration address below the function number.
+/// Where the bus number begins in a configuration address, then the slot's, the function's.
+const BUS_SHIFT: u32 = 20;
+const SLOT_SHIFT: u32 = 15;
 const REGISTER_BITS: u32 = 12;
-/// Functions in a slot. Ours are all function 0.
-const FUNCTIONS: u64 = 8;
 
 /// A function that cannot be put on the bus.
 #[derive(Debug, Error)]
 pub enum SegmentError {
     /// Every slot is taken.
-    #[error("all {SLOTS} slots of the PCI bus are taken: give the machine fewer devices")]
+    #[error("all {SLOTS} slots of the PCI bus are taken: give the machine fewer devices or ports")]
     NoSlot,
     /// A BAR has no place.
     #[error(transparent)]
     Window(#[from] WindowError),
 }
 
-/// A BAR that answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Decoded {
-    slot: usize,
-    bar: MemoryBar,
+/// What sits in a slot of the root bus.
+#[derive(Clone)]
+enum Seat {
+    Function(Arc<dyn PciFunction>),
+    Port(Arc<RootPort>),
 }
 
-/// One PCI segment with one bus: the host bridge in slot 0, functions in the others.
+/// Where a function is. All are function 0.
+#[derive(Clone, Copy)]
+struct Place {
+    bus: u8,
+    slot: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { bus, slot } = self;
+        write!(f, "{bus:02x}:{slot:02x}.0")
+    }
+}
+
+/// A BAR that answers.
+#[derive(Clone)]
+struct Decoded {
+    function: Arc<dyn PciFunction>,
+    bar: MemoryBar,
+    place: Place,
+}
+
+/// Whether it is the same BAR at the same address. The place is only to be told.
+impl PartialEq for Decoded {
+    fn eq(&self, other: &Self) -> bool {
+        let functions = [self, other].map(|decoded| Arc::as_ptr(&decoded.function));
+        self.bar == other.bar && addr_eq(functions[0], functions[1])
+    }
+}
+
+/// One PCI segment: the host bridge in slot 0 of its root bus, functions and root ports in the
+/// others.
 ///
 /// A configuration address is an offset in ECAM: bus, device, function and register at bits 20, 15,
-/// 12 and 0.
+/// 12 and 0. Behind a port there is device 0 alone. Of ports that were given the same bus number, the
+/// first with a device has it.
 ///
 /// The lock covers the list of BARs that answer, and with it the changes to the memory bus that
-/// follow from configuration writes. A vCPU takes it after a write that changed BARs; inside it
-/// functions lock themselves and the bus is changed, so nobody may take it with either locked.
+/// follow from configuration writes and from devices that are taken out. A vCPU takes it after a
+/// write that changed BARs or windows, the control socket's thread when a device is gone; inside it
+/// ports and functions lock themselves and the bus is changed, so nobody may take it with any of them
+/// locked.
 pub struct Segment {
-    functions: Vec<Arc<dyn PciFunction>>,
+    seats: Vec<Seat>,
     bus: Arc<Bus>,
     windows: Windows,
     decoded: Mutex<Vec<Decoded>>,
@@ -59,7 +96,7 @@ impl Segment {
     /// A segment with nothing but the host bridge. BARs answer on `bus`, inside `windows`.
     pub fn new(bus: Arc<Bus>, windows: Windows) -> Self {
         Self {
-            functions: vec![Arc::new(HostBridge)],
+            seats: vec![Seat::Function(Arc::new(HostBridge))],
             bus,
             windows,
             decoded: Mutex::default(),
@@ -69,14 +106,65 @@ impl Segment {
 
     /// Puts a function into the next free slot and gives its BARs their first places.
     pub fn add(&mut self, function: Arc<dyn PciFunction>) -> Result<(), SegmentError> {
-        if self.functions.len() == SLOTS {
-            return Err(SegmentError::NoSlot);
-        }
+        self.require_slot()?;
         for bar in function.bars() {
             function.place_bar(bar.index, self.windows.place(&bar)?);
         }
-        self.functions.push(function);
+        self.seats.push(Seat::Function(function));
         Ok(())
+    }
+
+    /// Puts a root port into the next free slot. The guest gives it its bus and its windows.
+    pub fn add_port(&mut self, port: RootPort) -> Result<(), SegmentError> {
+        self.require_slot()?;
+        self.seats.push(Seat::Port(Arc::new(port)));
+        Ok(())
+    }
+
+    fn require_slot(&self) -> Result<(), SegmentError> {
+        if self.seats.len() == SLOTS {
+            return Err(SegmentError::NoSlot);
+        }
+        Ok(())
+    }
+
+    /// The root ports.
+    pub fn ports(&self) -> impl Iterator<Item = &RootPort> {
+        self.seats.iter().filter_map(|seat| match seat {
+            Seat::Port(port) => Some(port.as_ref()),
+            Seat::Function(_) => None,
+        })
+    }
+
+    /// Puts a function into the slot of `port`; false if there is one already. The guest gives its
+    /// BARs their places.
+    pub fn put_in(&self, port: &RootPort, function: Arc<dyn PciFunction>) -> bool {
+        port.put_in(function)
+    }
+
+    /// Asks the guest to let go of the function in the slot of `port`, which is taken out as soon as
+    /// it has. One that the guest does not use is taken out at once.
+    pub fn ask(&self, port: &RootPort) -> Result<(), AskError> {
+        if port.ask()? == Asked::Unused {
+            self.take_out(port);
+        }
+        Ok(())
+    }
+
+    /// Takes the function, if there is one, out of the slot of `port`. When this returns, it answers
+    /// nowhere any more.
+    pub fn take_out(&self, port: &RootPort) {
+        if let Some(function) = port.device() {
+            self.remove(port, &function);
+        }
+    }
+
+    /// Takes that function out, unless somebody else does; another may be in the slot by now.
+    fn remove(&self, port: &RootPort, function: &Arc<dyn PciFunction>) {
+        // Before the guest hears that it is gone.
+        function.take_out();
+        self.update_decoding();
+        port.take_out(function);
     }
 
     /// Reads configuration space; where there is no function, all bits are one.
@@ -84,7 +172,8 @@ impl Segment {
         for (address, part) in cycles(address, data.len()) {
             let data = &mut data[part];
             match self.find(address) {
-                Some((function, register)) => function.config_read(register, data),
+                Some((Seat::Function(function), register)) => function.config_read(register, data),
+                Some((Seat::Port(port), register)) => port.config_read(register, data),
                 None => data.fill(0xff),
             }
         }
@@ -93,23 +182,43 @@ impl Segment {
     /// Writes configuration space. When this returns, BARs answer where they then stand.
     pub fn write(&self, address: u64, data: &[u8]) {
         for (address, part) in cycles(address, data.len()) {
-            if let Some((function, register)) = self.find(address)
-                && function.config_write(register, &data[part]) == ConfigOutcome::BarsChanged
-            {
-                self.update_decoding();
+            match self.find(address) {
+                Some((Seat::Function(function), register)) => {
+                    let outcome = function.config_write(register, &data[part]);
+                    if outcome == ConfigOutcome::BarsChanged {
+                        self.update_decoding();
+                    }
+                }
+                Some((Seat::Port(port), register)) => {
+                    let written = port.config_write(register, &data[part]);
+                    if let Some(function) = written.released {
+                        self.remove(&port, &function);
+                    }
+                    if written.decoding {
+                        self.update_decoding();
+                    }
+                }
+                None => {}
             }
         }
     }
 
-    fn find(&self, address: u64) -> Option<(&dyn PciFunction, u16)> {
-        let number = usize::try_from(address >> REGISTER_BITS).ok()?;
-        let functions = FUNCTIONS as usize;
-        // Bus 0 ends with the last slot, so other buses and other functions are equally empty.
-        let slot = number
-            .is_multiple_of(functions)
-            .then_some(number / functions)?;
-        let register = address & ((1 << REGISTER_BITS) - 1);
-        Some((self.functions.get(slot)?.as_ref(), register as u16))
+    /// Who answers at a configuration address, and which of its registers is meant.
+    fn find(&self, address: u64) -> Option<(Seat, u16)> {
+        let register = (address & ((1 << REGISTER_BITS) - 1)) as u16;
+        let bus = u8::try_from(address >> BUS_SHIFT).ok()?;
+        let slot_and_function = address >> REGISTER_BITS & 0xff;
+        let functions = 1 << (SLOT_SHIFT - REGISTER_BITS);
+        if !slot_and_function.is_multiple_of(functions) {
+            return None;
+        }
+        let slot = (slot_and_function / functions) as usize;
+        let seat = match (bus, slot) {
+            (0, slot) => self.seats.get(slot)?.clone(),
+            (bus, 0) => Seat::Function(self.ports().find_map(|port| port.device_on(bus))?),
+            _ => return None,
+        };
+        Some((seat, register))
     }
 
     /// Lets each BAR answer where its function says, as far as the windows and the others allow.
@@ -119,38 +228,55 @@ impl Segment {
     fn update_decoding(&self) {
         let mut decoded: MutexGuard<'_, Vec<Decoded>> =
             self.decoded.lock().unwrap_or_else(PoisonError::into_inner);
-        let wanted: Vec<Decoded> = (0..)
-            .zip(&self.functions)
-            .flat_map(|(slot, function)| {
-                let bars = function.bars().into_iter();
-                bars.map(move |bar| Decoded { slot, bar })
-            })
-            .filter(|wanted| wanted.bar.enabled)
-            .collect();
+        let wanted = self.wanted();
         // First those that go, so that two BARs can change places.
         decoded.retain(|old| {
             let stays = wanted.contains(old);
             if !stays {
-                self.functions[old.slot].decoding(old.bar.index, None);
+                old.function.decoding(old.bar.index, None);
                 self.bus.remove(old.bar.address);
             }
             stays
         });
         for new in wanted {
-            if !decoded.contains(&new) && self.decode(new) {
+            if !decoded.contains(&new) && self.decode(&new) {
                 decoded.push(new);
             }
         }
     }
 
-    fn decode(&self, new: Decoded) -> bool {
-        let Decoded { slot, bar } = new;
-        let function = &self.functions[slot];
+    /// All BARs that are to answer, as functions and ports have it.
+    fn wanted(&self) -> Vec<Decoded> {
+        let seats = self.seats.iter().enumerate();
+        let functions = seats.filter_map(|(slot, seat)| match seat {
+            Seat::Function(function) => {
+                let place = Place { bus: 0, slot };
+                Some((place, Arc::clone(function), function.bars()))
+            }
+            Seat::Port(port) => {
+                let (bus, function, bars) = port.reachable()?;
+                Some((Place { bus, slot: 0 }, function, bars))
+            }
+        });
+        let mut wanted = Vec::new();
+        for (place, function, bars) in functions {
+            let bars = bars.into_iter().filter(|bar| bar.enabled);
+            wanted.extend(bars.map(|bar| Decoded {
+                function: Arc::clone(&function),
+                bar,
+                place,
+            }));
+        }
+        wanted
+    }
+
+    fn decode(&self, new: &Decoded) -> bool {
+        let Decoded { function, bar, .. } = new;
         let region = Region {
             function: Arc::clone(function),
             index: bar.index,
         };
-        let inside = self.windows.contain(&bar);
+        let inside = self.windows.contain(bar);
         if !inside
             || self
                 .bus
@@ -165,10 +291,10 @@ impl Segment {
     }
 
     /// Guests may put a BAR where it cannot answer, and some do for a moment while they size it.
-    fn refuse(&self, Decoded { slot, bar }: Decoded) {
+    fn refuse(&self, Decoded { bar, place, .. }: &Decoded) {
         if let Some(refused) = self.refused.add() {
             warn!(
-                "PCI device {slot}: BAR {} does not answer at {:#x}, which is outside the windows \
+                "PCI device {place}: BAR {} does not answer at {:#x}, which is outside the windows \
                  or taken ({refused} such places so far)",
                 bar.index, bar.address
             );
@@ -209,3 +335,7 @@ fn cycles(address: u64, length: usize) -> impl Iterator<Item = (u64, Range<usize
 #[cfg(test)]
 #[path = "segment_test.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "segment_ports_test.rs"]
+mod ports_tests;

@@ -2,25 +2,29 @@
 
 //! The bus with evgen-like functions that record what they hear.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use vm_memory::GuestMemoryMmap;
 
 use super::*;
 use crate::pci::AddressWidth;
 
 const LOW: u64 = 0xc000_0000;
-const HIGH: u64 = 1 << 36;
+pub(super) const HIGH: u64 = 1 << 36;
 const COMMAND: u64 = 0x04;
 const BAR0: u64 = 0x10;
 const BAR2: u64 = 0x18;
 
 /// A function with the configuration space of an evgen device.
-struct Function {
+pub(super) struct Function {
     device: Mutex<lockstorm_device_model::Evgen<NoSink>>,
     heard: Mutex<Vec<(u8, Option<u64>)>>,
-    widths: Mutex<Vec<(u16, usize)>>,
+    pub(super) widths: Mutex<Vec<(u16, usize)>>,
+    /// It was taken out of its slot.
+    pub(super) gone: AtomicBool,
 }
 
-struct NoSink;
+pub(super) struct NoSink;
 
 impl lockstorm_device_model::MsiSink for NoSink {
     fn raise(&mut self, _vector: u16, _message: lockstorm_device_model::MsiMessage) {}
@@ -39,6 +43,9 @@ impl PciFunction for Function {
         device.config_write(&memory, register, data, 0)
     }
     fn bars(&self) -> Vec<MemoryBar> {
+        if self.gone.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
         let device = self.device.lock().unwrap();
         let widths = [AddressWidth::Bits32, AddressWidth::Bits64];
         let bars = device.bars().into_iter().zip(widths);
@@ -57,42 +64,51 @@ impl PciFunction for Function {
     fn decoding(&self, index: u8, address: Option<u64>) {
         self.heard.lock().unwrap().push((index, address));
     }
+    fn reset(&self) {
+        let memory = GuestMemoryMmap::<()>::new();
+        self.device.lock().unwrap().bus_reset(&memory, 0);
+    }
+    fn take_out(&self) {
+        self.gone.store(true, Ordering::Relaxed);
+    }
     fn bar_read(&self, index: u8, _offset: u64, data: &mut [u8]) {
         data.fill(index);
     }
 }
 
 impl Function {
-    fn heard(&self) -> Vec<(u8, Option<u64>)> {
+    /// As after power-on.
+    pub(super) fn new() -> Arc<Self> {
+        let config = lockstorm_device_model::Config::default();
+        Arc::new(Self {
+            device: Mutex::new(lockstorm_device_model::Evgen::new(config, NoSink).unwrap()),
+            heard: Mutex::default(),
+            widths: Mutex::default(),
+            gone: AtomicBool::default(),
+        })
+    }
+
+    pub(super) fn heard(&self) -> Vec<(u8, Option<u64>)> {
         std::mem::take(&mut self.heard.lock().unwrap())
     }
 }
 
-fn setup(count: usize) -> (Segment, Vec<Arc<Function>>) {
+pub(super) fn setup(count: usize) -> (Segment, Vec<Arc<Function>>) {
     let windows = Windows::new(LOW..0xe000_0000, HIGH..HIGH << 1).unwrap();
     let mut segment = Segment::new(Arc::new(Bus::default()), windows);
-    let functions: Vec<Arc<Function>> = (0..count)
-        .map(|_| {
-            let config = lockstorm_device_model::Config::default();
-            Arc::new(Function {
-                device: Mutex::new(lockstorm_device_model::Evgen::new(config, NoSink).unwrap()),
-                heard: Mutex::default(),
-                widths: Mutex::default(),
-            })
-        })
-        .collect();
+    let functions: Vec<Arc<Function>> = (0..count).map(|_| Function::new()).collect();
     for function in &functions {
         segment.add(function.clone()).unwrap();
     }
     (segment, functions)
 }
 
-fn at(slot: u64, register: u64) -> u64 {
+pub(super) fn at(slot: u64, register: u64) -> u64 {
     slot << 15 | register
 }
 
 /// What a one-byte read at `address` on the memory bus gives.
-fn look(segment: &Segment, address: u64) -> u8 {
+pub(super) fn look(segment: &Segment, address: u64) -> u8 {
     let mut data = [0];
     segment.bus.read(address, &mut data);
     data[0]

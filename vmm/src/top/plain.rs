@@ -11,7 +11,8 @@ use crate::control::Nanoseconds;
 /// Writes a line for each device, and one for all.
 pub fn write(to: &mut impl Write, sample: &Sample) -> Result<()> {
     let seconds = sample.time.as_secs_f64();
-    for (number, device) in sample.devices.iter().enumerate() {
+    for device in &sample.devices {
+        let number = device.device;
         writeln!(to, "{seconds:>9.1} s  device {number}  {}", Line(device))?;
     }
     let paused = if sample.paused { "  paused" } else { "" };
@@ -42,7 +43,8 @@ impl Display for Line<'_> {
             let (p50, p99) = (Nanoseconds(latency.p50), Nanoseconds(latency.p99));
             write!(f, "  p50 {p50} p99 {p99} max {}", Nanoseconds(latency.max))?;
         }
-        write!(f, "  {}", storm(device.storm.as_ref()))
+        write!(f, "  {}", storm(device.storm.as_ref()))?;
+        f.write_str(if device.gone { "  gone" } else { "" })
     }
 }
 

@@ -15,7 +15,7 @@ pub struct Sample {
     pub paused: bool,
     /// The devices' time.
     pub time: Duration,
-    /// By device.
+    /// The devices that are there, and those that went between the looks.
     pub devices: Vec<DeviceSample>,
     /// Whether each event on each ring is accounted for.
     pub verdict: Verdict,
@@ -26,6 +26,10 @@ pub struct Sample {
 /// A device in the time between two looks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeviceSample {
+    /// Its number.
+    pub device: usize,
+    /// Whether it was taken out.
+    pub gone: bool,
     /// By ring.
     pub rings: Vec<RingSample>,
     /// Interrupts per second, by vector; only vectors that ever sent one.
@@ -72,6 +76,8 @@ pub enum Verdict {
         /// Which of its rings.
         ring: usize,
     },
+    /// It is not, on devices that are gone for long.
+    BrokenBefore,
 }
 
 impl Sample {
@@ -84,16 +90,17 @@ impl Sample {
     /// What happened from `before` to `after`, which are `interval` apart.
     pub fn between(before: &MachineStats, after: &MachineStats, interval: Duration) -> Self {
         let nothing = DeviceStats::default();
-        let devices = after.devices.iter().enumerate();
+        let devices = after.devices.iter().filter_map(|device| {
+            let mut all = before.devices.iter();
+            let before = all.find(|before| before.device == device.device);
+            let before = before.unwrap_or(&nothing);
+            // One that is gone is seen going, and then no more.
+            (!before.gone).then(|| device_sample(before, device, interval))
+        });
         Self {
             paused: after.paused,
             time: Duration::from_nanos(after.time),
-            devices: devices
-                .map(|(number, device)| {
-                    let before = before.devices.get(number).unwrap_or(&nothing);
-                    device_sample(before, device, interval)
-                })
-                .collect(),
+            devices: devices.collect(),
             verdict: verdict(after),
             interrupts_lost: after.interrupts_lost,
         }
@@ -104,6 +111,8 @@ fn device_sample(before: &DeviceStats, after: &DeviceStats, interval: Duration) 
     let rings = after.rings.iter().enumerate();
     let vectors = after.raised.iter();
     DeviceSample {
+        device: after.device,
+        gone: after.gone,
         rings: rings
             .map(|(number, ring)| {
                 let before = before.rings.get(number).copied().unwrap_or_default();
@@ -144,15 +153,22 @@ fn per_second(before: u64, after: u64, interval: Duration) -> f64 {
 
 fn verdict(stats: &MachineStats) -> Verdict {
     let mut events = 0_u64;
-    for (device, counts) in stats.devices.iter().enumerate() {
-        for (ring, counts) in counts.rings.iter().enumerate() {
+    for device in &stats.devices {
+        for (ring, counts) in device.rings.iter().enumerate() {
             if !counts.adds_up() {
+                let device = device.device;
                 return Verdict::Broken { device, ring };
             }
             events = events.saturating_add(counts.generated);
         }
     }
-    Verdict::Holds { events }
+    let forgotten = stats.forgotten.rings;
+    if !forgotten.adds_up() {
+        return Verdict::BrokenBefore;
+    }
+    Verdict::Holds {
+        events: events.saturating_add(forgotten.generated),
+    }
 }
 
 /// The verdict in words.
@@ -160,6 +176,7 @@ impl std::fmt::Display for Verdict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Holds { events } => write!(f, "law holds: {events} events, 0 unaccounted for"),
+            Self::BrokenBefore => f.write_str("law BROKEN on devices that are gone for long"),
             Self::Broken { device, ring } => write!(
                 f,
                 "law BROKEN on device {device} ring {ring}: \
@@ -196,6 +213,7 @@ pub fn rate(rate: f64) -> String {
 #[cfg(test)]
 pub mod tests {
     use super::*;
+    use crate::control::stats::ForgottenStats;
 
     /// A machine of two devices, the first of which storms.
     pub fn stats(scale: u64) -> MachineStats {
@@ -213,6 +231,8 @@ pub mod tests {
             paused: false,
             devices: vec![
                 DeviceStats {
+                    device: 0,
+                    gone: false,
                     rings: vec![ring, RingStats::default()],
                     raised: [(0, 15 * scale), (2, scale)].into(),
                     faults: [("hang".to_owned(), 1)].into(),
@@ -232,10 +252,13 @@ pub mod tests {
                     }),
                 },
                 DeviceStats {
+                    device: 1,
                     rings: vec![RingStats::default()],
                     ..DeviceStats::default()
                 },
             ],
+            forgotten: ForgottenStats::default(),
+            slots: Vec::new(),
             interrupts_lost: 0,
             exits: BTreeMap::new(),
         }
@@ -272,6 +295,26 @@ pub mod tests {
     }
 
     #[test]
+    fn a_device_that_went_is_seen_once_and_its_events_count_on() {
+        let second = Duration::from_secs(1);
+        let mut gone = stats(2);
+        gone.devices[0].gone = true;
+        gone.devices.remove(1);
+        let going = Sample::between(&stats(1), &gone, second);
+        let [device] = &going.devices[..] else {
+            panic!("{going:?}");
+        };
+        assert!(device.gone && device.rings[0].events == 60.0);
+        let mut later = stats(3);
+        later.devices[0] = gone.devices[0].clone();
+        later.devices[1].device = 5;
+        let after = Sample::between(&gone, &later, second);
+        let devices: Vec<_> = after.devices.iter().map(|device| device.device).collect();
+        assert_eq!(devices, [5]);
+        assert_eq!(after.verdict, Verdict::Holds { events: 120 });
+    }
+
+    #[test]
     fn one_event_too_few_breaks_the_law() {
         let mut stats = stats(1);
         stats.devices[1].rings[0].generated = 1;
@@ -284,6 +327,16 @@ pub mod tests {
                 .to_string()
                 .contains("BROKEN on device 1 ring 0")
         );
+    }
+
+    #[test]
+    fn devices_that_are_gone_for_long_are_under_the_law_too() {
+        let mut stats = stats(1);
+        let ring = stats.devices[0].rings[0];
+        stats.forgotten.rings = ring;
+        assert_eq!(verdict(&stats), Verdict::Holds { events: 120 });
+        stats.forgotten.rings.dropped += 1;
+        assert_eq!(verdict(&stats), Verdict::BrokenBefore);
     }
 
     #[test]

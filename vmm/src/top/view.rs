@@ -37,14 +37,14 @@ pub fn draw(frame: &mut Frame<'_>, sample: &Sample) {
     frame.render_widget(verdict_line(sample), verdict);
 
     let (mut top, mut shown) = (devices, 0);
-    for (number, device) in sample.devices.iter().enumerate() {
+    for device in &sample.devices {
         let height = LINES_BESIDE + device.rings.len() as u16;
         if top.height < height {
             break;
         }
         let [area, rest] =
             Layout::vertical([Constraint::Length(height), Constraint::Fill(1)]).areas(top);
-        draw_device(frame, area, number, device);
+        draw_device(frame, area, device);
         (top, shown) = (rest, shown + 1);
     }
     frame.render_widget(heading(sample, shown), title);
@@ -67,7 +67,7 @@ fn heading(sample: &Sample, shown: usize) -> Line<'static> {
 fn verdict_line(sample: &Sample) -> Line<'static> {
     let (text, color) = match sample.verdict {
         Verdict::Holds { .. } => (sample.verdict.to_string(), Color::Green),
-        Verdict::Broken { .. } => (sample.verdict.to_string(), Color::Red),
+        Verdict::Broken { .. } | Verdict::BrokenBefore => (sample.verdict.to_string(), Color::Red),
     };
     let mut line = Line::from(text.fg(color).bold());
     if sample.interrupts_lost > 0 {
@@ -77,13 +77,10 @@ fn verdict_line(sample: &Sample) -> Line<'static> {
     line
 }
 
-fn draw_device(
-    frame: &mut Frame<'_>,
-    area: ratatui::layout::Rect,
-    number: usize,
-    device: &DeviceSample,
-) {
-    let title = format!(" device {number}: {} ", storm(device.storm.as_ref()));
+fn draw_device(frame: &mut Frame<'_>, area: ratatui::layout::Rect, device: &DeviceSample) {
+    let gone = if device.gone { "gone, " } else { "" };
+    let storm = storm(device.storm.as_ref());
+    let title = format!(" device {}: {gone}{storm} ", device.device);
     let block = Block::bordered().title(title);
     let inner = block.inner(area);
     frame.render_widget(block, area);

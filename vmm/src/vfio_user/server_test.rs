@@ -57,10 +57,11 @@ impl Stand {
         let (events, _) = Events::channel();
         let clock = Clock::new(Instant::now());
         let lost = Arc::default();
-        let host = EvgenHost::start([wiring], lost, Config::default(), &clock, events).unwrap();
+        let host = EvgenHost::start(lost, &clock, events).unwrap();
+        let (_, device) = host.add(Config::default(), wiring).unwrap();
         let served = Served {
             socket: SocketFile::create("socket", &path).unwrap(),
-            device: Arc::clone(&host.functions()[0]),
+            device,
             eventfds,
         };
         Self {
@@ -706,7 +707,9 @@ fn memory_that_the_client_truncates_hurts_nobody() {
     let storm = "[[phase]]\npattern = 'periodic'\nrate = 10_000\nduration_ms = 3_600_000";
     let storm = lockstorm_device_model::Storm::from_toml(storm).unwrap();
     stand.host.start_storm(&storm, None).unwrap();
-    wait_until("storm", || stand.host.stats()[0].rings[0].generated > 10);
+    wait_until("storm", || {
+        stand.host.figures()[0].stats.rings[0].generated > 10
+    });
     // The next one finds everything as it should be.
     drop(client);
     let mut client = stand.client();
@@ -730,10 +733,10 @@ fn a_client_that_dies_leaves_a_device_as_at_power_on() {
     stand.host.start_storm(&storm, None).unwrap();
     wait_until("storm", || used_index(&file) == 2);
     drop(client);
-    let running = || stand.host.stats()[0].storm.unwrap().running;
+    let running = || stand.host.figures()[0].stats.storm.unwrap().running;
     wait_until("end of the storm", || !running());
     // What was counted can still be asked for.
-    let counted = stand.host.stats()[0].rings[0];
+    let counted = stand.host.figures()[0].stats.rings[0];
     assert!(counted.delivered >= 2, "{counted:?}");
 
     let mut client = stand.client();

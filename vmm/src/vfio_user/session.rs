@@ -76,10 +76,10 @@ impl Session {
     /// The device in its state at power-on, for a new client. `eventfds` are those that the device's
     /// interrupts go to.
     pub fn begin(device: Arc<EvgenFunction>, eventfds: Arc<Eventfds>) -> Self {
-        let vectors = device.with_device(|device, memory, now| {
-            device.bus_reset(memory, now);
-            device.stats().raised.len() as u16
-        });
+        device.reset();
+        let vectors = device.with_device(|device, _, _| device.stats().raised.len() as u16);
+        // Nobody takes a device out of a slot that is in none.
+        let vectors = vectors.unwrap_or(0);
         let mut sizes = [0; vfio::REGIONS];
         sizes[vfio::CONFIG_REGION] = CONFIG_SIZE;
         for bar in device.bars() {
@@ -115,8 +115,7 @@ impl Session {
             command::REGION_READ => self.read(body),
             command::REGION_WRITE => self.write(body),
             command::RESET => {
-                self.device
-                    .with_device(|device, memory, now| device.bus_reset(memory, now));
+                self.device.reset();
                 Ok(Vec::new())
             }
             // Those of migration, above all. They are there to be refused.
@@ -324,7 +323,7 @@ impl Session {
 impl Drop for Session {
     /// The client is gone. What the device has counted stays until the next one comes.
     fn drop(&mut self) {
-        self.device.with_device(|device, _, _| device.stop_storm());
+        let _ = self.device.with_device(|device, _, _| device.stop_storm());
         self.device.set_memory(Memory::default());
         self.eventfds.keep(|_| false);
     }

@@ -9,10 +9,21 @@ use thiserror::Error;
 
 use super::function::NewError;
 
-/// Devices that cannot be made.
+/// What all devices share cannot be had.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// One of them cannot.
+    /// There is no eventfd for them.
+    #[error("cannot make an eventfd for the devices: {0}; raise the limit of open files")]
+    Eventfd(#[source] io::Error),
+    /// Their thread cannot be started.
+    #[error("cannot start the thread that serves evgen devices: {0}")]
+    Worker(#[source] io::Error),
+}
+
+/// A device that cannot be made.
+#[derive(Debug, Error)]
+pub enum AddError {
+    /// It cannot be as it is to be.
     #[error("cannot make evgen device {device}: {source}")]
     Device {
         /// Which one.
@@ -20,24 +31,27 @@ pub enum StartError {
         /// Why.
         source: NewError,
     },
-    /// There is no eventfd for what they tell.
-    #[error("cannot make an eventfd for the devices' events: {0}; raise the limit of open files")]
-    Feed(#[source] io::Error),
-    /// Their thread cannot.
-    #[error("cannot start the thread that serves evgen devices: {0}")]
+    /// The thread that serves devices cannot be woken for it.
+    #[error("cannot have the doorbells of an evgen device be served: {0}")]
     Worker(#[source] io::Error),
 }
 
 /// A command that cannot be done. Nothing has changed then.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum CommandError {
-    /// There is no such device.
-    #[error("there is no device {device}: the machine has {devices}, counted from 0")]
+    /// There never was such a device.
+    #[error("there is no device {device}: the machine has {devices}", devices = listed(devices))]
     NoSuchDevice {
         /// What was asked for.
         device: usize,
-        /// How many there are.
-        devices: usize,
+        /// Those that there are.
+        devices: Vec<usize>,
+    },
+    /// There was such a device.
+    #[error("device {device} is gone: it was taken out of its slot")]
+    Gone {
+        /// Which one.
+        device: usize,
     },
     /// The device has no such ring.
     #[error("device {device}: {source}")]
@@ -66,4 +80,40 @@ pub enum CommandError {
     /// A command for some devices that names none.
     #[error("no device is named: leave `devices` out to mean all")]
     NoDevices,
+}
+
+/// Rising numbers as a text, in which those that follow each other are a range.
+fn listed(numbers: &[usize]) -> String {
+    let ranges = numbers.chunk_by(|number, next| number + 1 == *next);
+    let ranges = ranges.filter_map(|range| match range {
+        [] => None,
+        [only] => Some(only.to_string()),
+        [first, .., last] => Some(format!("{first} to {last}")),
+    });
+    let ranges: Vec<_> = ranges.collect();
+    if ranges.is_empty() {
+        "none".to_owned()
+    } else {
+        ranges.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_names_the_devices_that_there_are() {
+        for (devices, text) in [
+            (&[][..], "none"),
+            (&[0], "0"),
+            (&[0, 1], "0 to 1"),
+            (&[0, 2, 3, 4, 9], "0, 2 to 4, 9"),
+        ] {
+            let devices = devices.to_vec();
+            let error = CommandError::NoSuchDevice { device: 5, devices };
+            let expected = format!("there is no device 5: the machine has {text}");
+            assert_eq!(error.to_string(), expected);
+        }
+    }
 }

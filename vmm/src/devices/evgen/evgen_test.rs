@@ -16,9 +16,8 @@ use vmm_sys_util::errno;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::*;
-use crate::machine::memory::Memory;
 use crate::pci::PciFunction;
-use lockstorm_device_model::{MsiMessage, MsiSink};
+use lockstorm_device_model::{MsiMessage, MsiSink, Stats};
 
 const BAR: u64 = 0xc000_0000;
 
@@ -91,16 +90,32 @@ pub fn without_kvm(devices: usize, config: Config, clock: &Clock) -> EvgenHost {
     start(Arc::new(Counter::default()), devices, config, clock)
 }
 
+/// What wires a device to such a machine.
+pub fn wired_to_nothing() -> Wiring {
+    wiring(NoInterrupts, Arc::default())
+}
+
+fn wiring(sink: impl MsiSink + Send + 'static, counter: Arc<Counter>) -> Wiring {
+    Wiring {
+        sink: Box::new(sink),
+        memory: Memory::from_ranges(&[(GuestAddress(0), 0x1_0000)]).unwrap(),
+        doorbells: Some(counter),
+    }
+}
+
 fn start(counter: Arc<Counter>, devices: usize, config: Config, clock: &Clock) -> EvgenHost {
-    let memory = Memory::from_ranges(&[(GuestAddress(0), 0x1_0000)]).unwrap();
     let (events, _) = Events::channel();
-    let wiring = |_| Wiring {
-        sink: Box::new(NoInterrupts),
-        memory: memory.clone(),
-        doorbells: Some(counter.clone()),
-    };
-    let wirings = (0..devices).map(wiring);
-    EvgenHost::start(wirings, Arc::default(), config, clock, events).unwrap()
+    let host = EvgenHost::start(Arc::default(), clock, events).unwrap();
+    for device in 0..devices {
+        let wiring = wiring(NoInterrupts, Arc::clone(&counter));
+        assert_eq!(host.add(config, wiring).unwrap().0, device);
+    }
+    host
+}
+
+fn stats(host: &EvgenHost) -> Vec<Stats> {
+    let figures = host.figures().into_iter();
+    figures.map(|figures| figures.stats).collect()
 }
 
 fn doorbell(bar: u64, ring: usize) -> u64 {
@@ -117,7 +132,7 @@ fn generated(function: &EvgenFunction, ring: usize) -> u64 {
 #[test]
 fn doorbells_are_served_before_whatever_comes_next() {
     let (counter, host) = setup(Counter::default(), 1);
-    let function = &host.functions[0];
+    let function = &host.function(0).unwrap();
     function.decoding(REGISTER_BAR, Some(BAR));
     assert!(counter.write(doorbell(BAR, 0), 3));
     assert!(counter.write(doorbell(BAR, 3), 5));
@@ -134,7 +149,7 @@ fn doorbells_are_served_before_whatever_comes_next() {
 #[test]
 fn doorbells_follow_the_bar_and_lose_nothing() {
     let (counter, host) = setup(Counter::default(), 1);
-    let function = &host.functions[0];
+    let function = &host.function(0).unwrap();
     let all = |bar: u64| (0..4).map(|ring| doorbell(bar, ring)).collect::<Vec<_>>();
     function.decoding(REGISTER_BAR, Some(BAR));
     assert_eq!(counter.addresses(), all(BAR));
@@ -158,7 +173,7 @@ fn without_ioeventfd_a_doorbell_is_an_exit() {
         ..Counter::default()
     };
     let (counter, host) = setup(refusing, 1);
-    let function = &host.functions[0];
+    let function = &host.function(0).unwrap();
     function.decoding(REGISTER_BAR, Some(BAR));
     assert!(!counter.write(doorbell(BAR, 2), 1));
     function.bar_write(REGISTER_BAR, Register::Doorbell.offset(2) as u64, &[0; 4]);
@@ -169,9 +184,9 @@ fn without_ioeventfd_a_doorbell_is_an_exit() {
 #[test]
 fn the_worker_serves_doorbells_and_storms() {
     let (counter, host) = setup(Counter::default(), 2);
-    host.functions[1].decoding(REGISTER_BAR, Some(BAR));
+    host.function(1).unwrap().decoding(REGISTER_BAR, Some(BAR));
     counter.write(doorbell(BAR, 0), 4);
-    let count = |device: usize| host.stats()[device].rings[0].generated;
+    let count = |device: usize| stats(&host)[device].rings[0].generated;
     wait_until("doorbells", || !counter.waiting(doorbell(BAR, 0)));
     assert_eq!(count(1), 4);
 
@@ -193,7 +208,7 @@ fn while_the_clock_stands_still_a_storm_does_too() {
     let flood = "[[phase]]\npattern = 'periodic'\nrate = 10_000_000\nduration_ms = 3_600_000";
     let flood = Storm::from_toml(flood).unwrap();
     host.start_storm(&flood, None).unwrap();
-    let count = || host.stats()[0].rings[0].generated;
+    let count = || stats(&host)[0].rings[0].generated;
     wait_until("a storm", || count() > 20);
     clock.stop();
     host.stand_still();
@@ -207,11 +222,11 @@ fn while_the_clock_stands_still_a_storm_does_too() {
     assert_eq!(count(), before + 1);
     std::thread::sleep(Duration::from_millis(5));
     assert_eq!(count(), before + 1);
-    let elapsed = host.stats()[0].storm.unwrap().elapsed;
+    let elapsed = stats(&host)[0].storm.unwrap().elapsed;
     clock.go_on();
     host.go_on();
     wait_until("the storm again", || count() > before + 20);
-    assert!(host.stats()[0].storm.unwrap().elapsed > elapsed);
+    assert!(stats(&host)[0].storm.unwrap().elapsed > elapsed);
 }
 
 #[test]
@@ -254,13 +269,112 @@ fn what_is_observed_is_told_once_and_in_order() {
     assert_eq!((told.len(), told[0].lost), (1, 0));
 }
 
+/// Counts what KVM would hold for a device's interrupts.
+#[derive(Clone, Default)]
+struct Routes(Arc<AtomicU64>);
+
+impl MsiSink for Routes {
+    fn raise(&mut self, _vector: u16, _message: MsiMessage) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+    fn release(&mut self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Routes {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+#[test]
+fn a_device_that_is_taken_out_leaves_nothing_behind_and_does_nothing_more() {
+    let (counter, host) = setup(Counter::default(), 0);
+    for device in 0..100 {
+        let held = Arc::<AtomicU64>::default();
+        let wiring = wiring(Routes(Arc::clone(&held)), Arc::clone(&counter));
+        let (number, function) = host.add(Config::default(), wiring).unwrap();
+        assert_eq!(number, device);
+        // Memory and bus master; MSI-X; two vectors.
+        function.config_write(0x04, &[0b110]);
+        function.config_write(0x43, &[0x80]);
+        for entry in [0, 0x10] {
+            function.bar_write(MSIX_BAR, entry, &0xfee0_0000_u64.to_le_bytes());
+            function.bar_write(MSIX_BAR, entry + 8, &0x41_u64.to_le_bytes());
+        }
+        function.decoding(REGISTER_BAR, Some(BAR));
+        for ring in [0, 1] {
+            let spurious = Fault::SpuriousInterrupt;
+            host.inject_fault(device, ring, spurious, 1).unwrap();
+        }
+        assert_eq!(held.load(Ordering::Relaxed), 2);
+        assert_eq!(counter.addresses().len(), 4);
+        counter.write(doorbell(BAR, 2), 3);
+
+        function.take_out();
+        assert_eq!(held.load(Ordering::Relaxed), 0);
+        assert!(counter.addresses().is_empty());
+        let figures = host.figures().pop().unwrap();
+        assert!(figures.gone && figures.stats.raised[..2] == [1, 1]);
+        assert_eq!(figures.stats.rings[2].generated, 3, "rang before");
+        let mut data = [0; 4];
+        function.config_read(0, &mut data);
+        assert_eq!(data, [0xff; 4]);
+        function.bar_read(REGISTER_BAR, 0, &mut data);
+        assert_eq!(data, [0xff; 4]);
+        // What a guest or a bus that has not heard of it may still do.
+        function.config_write(0x04, &[0b110]);
+        function.bar_write(REGISTER_BAR, 0, &[0; 4]);
+        function.decoding(REGISTER_BAR, Some(BAR));
+        function.reset();
+        function.take_out();
+        assert!(function.bars().is_empty() && counter.addresses().is_empty());
+        assert_eq!(host.figures().pop().unwrap().stats, figures.stats);
+        // The worker lets go of it, so that only this test and the table have it.
+        wait_until("forgetful worker", || Arc::strong_count(&function) == 2);
+    }
+}
+
+#[test]
+fn the_worker_serves_devices_that_come_later() {
+    let (counter, host) = setup(Counter::default(), 1);
+    let wiring = wiring(NoInterrupts, Arc::clone(&counter));
+    let (_, function) = host.add(Config::default(), wiring).unwrap();
+    function.decoding(REGISTER_BAR, Some(BAR));
+    counter.write(doorbell(BAR, 1), 4);
+    wait_until("doorbells", || !counter.waiting(doorbell(BAR, 1)));
+    host.start_storm(&storm(), Some(&[1])).unwrap();
+    wait_until("a storm", || stats(&host)[1].rings[0].generated > 20);
+    function.take_out();
+    // The first one is served as before.
+    host.start_storm(&storm(), None).unwrap();
+    wait_until("a storm", || stats(&host)[0].rings[0].generated > 20);
+}
+
+#[test]
+fn a_storm_must_suit_all_devices_that_it_is_for() {
+    let (_, host) = setup(Counter::default(), 1);
+    let few = Config {
+        rings: 2,
+        ..Config::default()
+    };
+    host.add(few, wired_to_nothing()).unwrap();
+    let third = "[[phase]]\npattern = 'periodic'\nrate = 1\nvectors = [2]\nduration_ms = 1000";
+    let third = Storm::from_toml(third).unwrap();
+    let refused = host.start_storm(&third, None).unwrap_err().to_string();
+    assert!(refused.contains("device 1: ") && refused.contains("rings 0 to 1"));
+    assert_eq!(stats(&host)[0].storm, None);
+    host.start_storm(&third, Some(&[0])).unwrap();
+}
+
 #[test]
 fn faults_come_as_often_as_asked_for_however_they_are_divided() {
     let (_, host) = setup(Counter::default(), 1);
     let (spurious, hang) = (Fault::SpuriousInterrupt, Fault::Hang);
     host.inject_fault(0, 0, spurious, 1000).unwrap();
     host.inject_fault(0, 0, hang, 1000).unwrap();
-    let faults = host.stats()[0].faults;
+    let faults = stats(&host)[0].faults;
     assert_eq!(faults[spurious as usize], 1000);
     assert_eq!(faults[hang as usize], 1, "one that lasts is one");
 }
@@ -270,12 +384,12 @@ fn faults_come_as_often_as_asked_for_however_they_are_divided() {
 fn whoever_waits_for_a_device_is_next() {
     const ROUNDS: u64 = 50;
     let (_, host) = setup(Counter::default(), 1);
-    let function = &host.functions[0];
+    let function = &host.function(0).unwrap();
     let (batches, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let between = std::thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
-                function.with_device(|_, _, _| {
+                let _ = function.with_device(|_, _, _| {
                     let begin = Instant::now();
                     while begin.elapsed() < Duration::from_micros(200) {}
                     batches.fetch_add(1, Ordering::Relaxed);
@@ -285,7 +399,8 @@ fn whoever_waits_for_a_device_is_next() {
         let rounds = (0..ROUNDS).map(|_| {
             std::thread::sleep(Duration::from_millis(1));
             let before = batches.load(Ordering::Relaxed);
-            function.with_device(|_, _, _| batches.load(Ordering::Relaxed) - before)
+            let waited = function.with_device(|_, _, _| batches.load(Ordering::Relaxed) - before);
+            waited.unwrap()
         });
         let between: u64 = rounds.sum();
         stop.store(true, Ordering::Relaxed);
@@ -297,7 +412,7 @@ fn whoever_waits_for_a_device_is_next() {
 #[test]
 fn a_command_that_cannot_be_done_changes_nothing() {
     let (_, host) = setup(Counter::default(), 2);
-    let before = host.stats();
+    let before = stats(&host);
     let start = |storm: &Storm, devices: &[usize]| {
         let error = host.start_storm(storm, Some(devices)).unwrap_err();
         error.to_string()
@@ -335,7 +450,7 @@ fn a_command_that_cannot_be_done_changes_nothing() {
     ] {
         assert!(message.contains(part), "{message}");
     }
-    assert_eq!(host.stats(), before);
+    assert_eq!(stats(&host), before);
 }
 
 #[test]
@@ -349,10 +464,10 @@ fn a_storm_takes_the_devices_and_rings_it_names_and_only_if_all_are_free() {
         host.start_storm(&storm(), None),
         Err(CommandError::Storm { device: 1, .. })
     ));
-    wait_until("the storm", || host.stats()[1].rings[2].generated > 0);
-    let stats = host.stats();
+    wait_until("the storm", || stats(&host)[1].rings[2].generated > 0);
+    let counted = stats(&host);
     for (device, ring) in [(0, 0), (0, 2), (1, 0), (1, 3), (2, 2)] {
-        assert_eq!(stats[device].rings[ring].generated, 0, "{device} {ring}");
+        assert_eq!(counted[device].rings[ring].generated, 0, "{device} {ring}");
     }
 }
 

@@ -2,10 +2,11 @@
 
 //! The thread that serves doorbells and storms of all devices.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -18,15 +19,43 @@ use super::function::EvgenFunction;
 use crate::machine::clock::Clock;
 use crate::machine::events::{Event, Events};
 
-/// What epoll says of the eventfd that stops the worker; those of a device say its index.
+/// What epoll says of the eventfd that wakes the worker; those of a device say its number.
 const WAKE: u64 = u64::MAX;
 /// What epoll says of the timer.
 const TIMER: u64 = u64::MAX - 1;
 
 /// How others reach the worker.
+///
+/// `arrivals` covers the devices that it does not know yet. Whoever adds one takes it, and the worker
+/// when it is woken; nothing is locked inside it.
 struct Signal {
-    wake: EventFd,
+    wake: Arc<EventFd>,
     stop: AtomicBool,
+    epoll: Epoll,
+    arrivals: Mutex<Vec<Arc<EvgenFunction>>>,
+}
+
+impl Signal {
+    fn new(wake: Arc<EventFd>) -> io::Result<Self> {
+        let signal = Self {
+            wake,
+            stop: AtomicBool::new(false),
+            epoll: Epoll::new()?,
+            arrivals: Mutex::default(),
+        };
+        signal.watch(signal.wake.as_raw_fd(), WAKE)?;
+        Ok(signal)
+    }
+
+    /// Has the worker be woken by `fd`, until that is closed.
+    fn watch(&self, fd: RawFd, data: u64) -> io::Result<()> {
+        let event = EpollEvent::new(EventSet::IN, data);
+        self.epoll.ctl(ControlOperation::Add, fd, event)
+    }
+
+    fn arrivals(&self) -> MutexGuard<'_, Vec<Arc<EvgenFunction>>> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The running worker.
@@ -39,17 +68,11 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Starts the thread. `events` is told if it cannot go on, as nothing is served then.
-    pub(super) fn start(
-        functions: Vec<Arc<EvgenFunction>>,
-        clock: &Clock,
-        events: Events,
-    ) -> io::Result<Self> {
-        let signal = Arc::new(Signal {
-            wake: EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?,
-            stop: AtomicBool::new(false),
-        });
-        let mut service = Service::new(functions, Arc::clone(&signal), clock)?;
+    /// Starts the thread, which has no device to serve yet and is woken by `wake`. `events` is told
+    /// if it cannot go on, as nothing is served then.
+    pub(super) fn start(wake: Arc<EventFd>, clock: &Clock, events: Events) -> io::Result<Self> {
+        let signal = Arc::new(Signal::new(wake)?);
+        let mut service = Service::new(Arc::clone(&signal), clock)?;
         let thread = std::thread::Builder::new()
             .name("evgen".to_owned())
             .spawn(move || service.run(&events))?;
@@ -57,6 +80,16 @@ impl Worker {
             signal,
             thread: Mutex::new(Some(thread)),
         })
+    }
+
+    /// Has the worker serve `function`, until that is gone.
+    pub(super) fn serve(&self, function: Arc<EvgenFunction>) -> io::Result<()> {
+        for fd in function.worker_fds() {
+            self.signal.watch(fd, function.number() as u64)?;
+        }
+        self.signal.arrivals().push(function);
+        self.wake();
+        Ok(())
     }
 
     /// Has the worker look at the clock again, which goes on after it stood still.
@@ -90,42 +123,20 @@ struct Client {
 
 /// The thread's own.
 struct Service {
-    clients: Vec<Client>,
+    /// By number.
+    clients: BTreeMap<u64, Client>,
     signal: Arc<Signal>,
-    epoll: Epoll,
     timer: TimerFd,
     clock: Clock,
 }
 
 impl Service {
-    fn new(
-        functions: Vec<Arc<EvgenFunction>>,
-        signal: Arc<Signal>,
-        clock: &Clock,
-    ) -> io::Result<Self> {
-        let epoll = Epoll::new()?;
+    fn new(signal: Arc<Signal>, clock: &Clock) -> io::Result<Self> {
         let timer = TimerFd::new()?;
-        let watch = |fd, data| {
-            let event = EpollEvent::new(EventSet::IN, data);
-            epoll.ctl(ControlOperation::Add, fd, event)
-        };
-        watch(signal.wake.as_raw_fd(), WAKE)?;
-        watch(timer.as_raw_fd(), TIMER)?;
-        for (index, function) in (0..).zip(&functions) {
-            for fd in function.worker_fds() {
-                watch(fd, index)?;
-            }
-        }
-        let clients = functions.into_iter();
+        signal.watch(timer.as_raw_fd(), TIMER)?;
         Ok(Self {
-            clients: clients
-                .map(|function| Client {
-                    function,
-                    due: None,
-                })
-                .collect(),
+            clients: BTreeMap::new(),
             signal,
-            epoll,
             timer,
             clock: clock.clone(),
         })
@@ -144,7 +155,7 @@ impl Service {
         let mut late = false;
         loop {
             let timeout = if late { 0 } else { -1 };
-            let count = match self.epoll.wait(timeout, &mut events) {
+            let count = match self.signal.epoll.wait(timeout, &mut events) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
                 result => result?,
             };
@@ -155,11 +166,14 @@ impl Service {
             for event in &events[..count] {
                 self.make_due(event.data(), now)?;
             }
-            for client in &mut self.clients {
-                if client.due.is_some_and(|due| due <= now) {
-                    client.due = client.function.advance();
+            self.clients.retain(|_, client| {
+                if client.due.is_none_or(|due| due > now) {
+                    return true;
                 }
-            }
+                let next = client.function.advance();
+                client.due = next.unwrap_or(None);
+                next.is_ok()
+            });
             late = self.arm()?;
         }
     }
@@ -168,9 +182,22 @@ impl Service {
         match data {
             // Those that are due are found by looking at all.
             TIMER => drop(self.timer.wait()?),
-            WAKE => drop(self.signal.wake.read()?),
+            WAKE => {
+                // First, so that whoever wakes the worker from here on does it again.
+                self.signal.wake.read()?;
+                for function in self.signal.arrivals().drain(..) {
+                    let number = function.number() as u64;
+                    let due = Some(now);
+                    self.clients.insert(number, Client { function, due });
+                }
+                for client in self.clients.values_mut() {
+                    if client.function.take_nudge() {
+                        client.due = Some(now);
+                    }
+                }
+            }
             device => {
-                if let Some(client) = self.clients.get_mut(device as usize) {
+                if let Some(client) = self.clients.get_mut(&device) {
                     client.due = Some(now);
                 }
             }
@@ -181,7 +208,8 @@ impl Service {
     /// Sets the timer to what is due next; true if something is due already. While the clock stands
     /// still nothing becomes due, and whoever starts it wakes the worker.
     fn arm(&mut self) -> io::Result<bool> {
-        let due = self.clients.iter().filter_map(|client| client.due).min();
+        let due = self.clients.values().filter_map(|client| client.due);
+        let due = due.min();
         let Some(due) = due.filter(|_| !self.clock.is_stopped()) else {
             self.timer.clear()?;
             return Ok(false);
@@ -204,14 +232,12 @@ mod tests {
 
     #[test]
     fn a_worker_that_cannot_go_on_ends_the_run() {
-        let signal = Arc::new(Signal {
-            wake: EventFd::new(libc::EFD_NONBLOCK).unwrap(),
-            stop: AtomicBool::new(false),
-        });
+        let wake = Arc::new(EventFd::new(libc::EFD_NONBLOCK).unwrap());
+        let signal = Arc::new(Signal::new(wake).unwrap());
         let clock = Clock::new(std::time::Instant::now());
-        let mut service = Service::new(Vec::new(), Arc::clone(&signal), &clock).unwrap();
+        let mut service = Service::new(Arc::clone(&signal), &clock).unwrap();
         // SAFETY: both are open; what `epoll` was goes, and nothing else refers to it.
-        let result = unsafe { libc::dup2(signal.wake.as_raw_fd(), service.epoll.as_raw_fd()) };
+        let result = unsafe { libc::dup2(signal.wake.as_raw_fd(), signal.epoll.as_raw_fd()) };
         assert!(result >= 0);
         let (events, inbox) = Events::channel();
         service.run(&events);

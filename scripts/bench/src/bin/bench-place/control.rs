@@ -59,7 +59,7 @@ impl Control {
     /// Whether a storm is under way.
     pub fn storms(&mut self) -> io::Result<bool> {
         let reply = self.request(&json!({ "command": "storm-status" }))?;
-        Ok(reply.pointer("/storms/0/running") == Some(&Value::Bool(true)))
+        Ok(reply.pointer("/storms/0/storm/running") == Some(&Value::Bool(true)))
     }
 
     /// What was counted so far.
