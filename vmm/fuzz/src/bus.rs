@@ -26,8 +26,10 @@ pub struct Function {
     memory: GuestMemoryMmap,
     /// Where each of the two BARs answers, as it was told.
     decoding: Mutex<[Option<u64>; 2]>,
-    /// Reads of BARs say whose it is.
+    /// Reads of BARs and of configuration space say whose it is.
     probed: Arc<AtomicBool>,
+    /// It was taken out of its slot, and must not be reached any more.
+    gone: AtomicBool,
 }
 
 impl Function {
@@ -38,7 +40,17 @@ impl Function {
             memory: GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1000)]).unwrap(),
             decoding: Mutex::default(),
             probed,
+            gone: AtomicBool::new(false),
         }
+    }
+
+    /// What a probe of its configuration space reads in each byte.
+    pub fn name(&self) -> u8 {
+        self.tag(0xf)
+    }
+
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
     }
 
     /// What a probe of its BAR reads in each byte.
@@ -51,6 +63,7 @@ impl Function {
     }
 
     fn device(&self) -> MutexGuard<'_, Evgen<Deaf>> {
+        assert!(!self.is_gone(), "reached what was taken out");
         self.device.lock().unwrap()
     }
 }
@@ -59,7 +72,11 @@ impl PciFunction for Function {
     fn config_read(&self, register: u16, data: &mut [u8]) {
         assert!(register < 4096);
         assert!([1, 2, 4].contains(&data.len()) && usize::from(register) % data.len() == 0);
-        self.device().config_read(register, data, 0);
+        if self.probed.load(Ordering::Relaxed) {
+            data.fill(self.name());
+        } else {
+            self.device().config_read(register, data, 0);
+        }
     }
 
     fn config_write(&self, register: u16, data: &[u8]) -> ConfigOutcome {
@@ -69,6 +86,9 @@ impl PciFunction for Function {
     }
 
     fn bars(&self) -> Vec<MemoryBar> {
+        if self.is_gone() {
+            return Vec::new();
+        }
         let device = self.device();
         let enabled = device.memory_enabled();
         let bars = device.bars().into_iter();
@@ -94,6 +114,14 @@ impl PciFunction for Function {
         let here = &mut decoding[usize::from(index / 2)];
         assert_ne!(here.is_some(), address.is_some(), "told twice");
         *here = address;
+    }
+
+    fn reset(&self) {
+        self.device().bus_reset(&self.memory, 0);
+    }
+
+    fn take_out(&self) {
+        self.gone.store(true, Ordering::Relaxed);
     }
 
     fn bar_read(&self, index: u8, offset: u64, data: &mut [u8]) {

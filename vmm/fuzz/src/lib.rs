@@ -28,6 +28,7 @@ mod device;
 mod driver;
 mod kernel_image;
 mod msix;
+mod root_ports;
 mod storm_file;
 mod storm_run;
 mod vfio_user;
@@ -38,6 +39,7 @@ pub use control_request::control_request;
 pub use descriptor_chains::descriptor_chains;
 pub use kernel_image::kernel_image;
 pub use msix::msix;
+pub use root_ports::root_ports;
 pub use storm_file::storm_file;
 pub use storm_run::storm_run;
 pub use vfio_user::vfio_user;
@@ -48,6 +50,7 @@ pub type Target = fn(&[u8]);
 /// Every target, by its name.
 pub const TARGETS: &[(&str, Target)] = &[
     ("config_space", config_space),
+    ("root_ports", root_ports),
     ("bar_access", bar_access),
     ("msix", msix),
     ("descriptor_chains", descriptor_chains),
