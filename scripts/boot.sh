@@ -24,6 +24,7 @@ Options:
   --cpus N                 virtual CPUs, 1 to 8 (default 2)
   --mem M                  guest memory in MiB (default 512, with --kernel kasan 1024)
   --devices N              evgen devices (default 1, with --demo 2)
+  --ports N                empty slots for `scripts/storm.sh plug` (default 0); not with --accel qemu
   --vectors N              MSI-X vectors of each device, up to 2048 (default: as few as will do)
   --run CMD                run CMD in the guest instead of a shell
   --demo                   run the demonstration
@@ -84,20 +85,21 @@ choose_kernel() {
     fi
 }
 
-accel=auto cpus=2 mem='' devices='' vectors='' mode='' command='' kernel_name=stock guest_kernel='' timeout=0 control='' dry_run=''
+accel=auto cpus=2 mem='' devices='' vectors='' ports=0 mode='' command='' kernel_name=stock guest_kernel='' timeout=0 control='' dry_run=''
 storms=()
 while (($# > 0)); do
     case $1 in
     --help | -h) usage && exit ;;
     --demo) mode=demo ;;
     --dry-run) dry_run=1 ;;
-    --accel | --cpus | --mem | --devices | --vectors | --run | --storm | --kernel | --timeout | --control)
+    --accel | --cpus | --mem | --devices | --ports | --vectors | --run | --storm | --kernel | --timeout | --control)
         (($# > 1)) || fail 2 "$1 needs a value; see boot.sh --help"
         case $1 in
         --accel) accel=$2 ;;
         --cpus) cpus=$2 ;;
         --mem) mem=$2 ;;
         --devices) devices=$2 ;;
+        --ports) ports=$2 ;;
         --vectors) vectors=$2 && number --vectors "$2" 5 2048 ;;
         --run) mode=run command=$2 ;;
         --storm) storms+=("$2") ;;
@@ -124,6 +126,8 @@ fi
 number --cpus "$cpus" 1 8
 number --mem "$mem" 64 1000000
 number --devices "$devices" "$([[ $mode == demo ]] && echo 1 || echo 0)" 31
+number --ports "$ports" 0 $((31 - devices))
+[[ $accel != qemu || $ports == 0 ]] || fail 2 '--ports is not for --accel qemu, whose devices have to stay; docs/qemu.md tells why'
 
 # shellcheck source=scripts/kvm-obstacle.sh
 . "$here/kvm-obstacle.sh"
@@ -137,6 +141,7 @@ if [[ $accel == auto ]]; then
 fi
 
 machine_options=(--cpus "$cpus" --mem "$mem")
+((ports == 0)) || machine_options+=(--ports "$ports")
 options=(--devices "$devices")
 [[ -z $vectors ]] || options+=(--vectors "$vectors")
 ((timeout == 0)) || options+=(--timeout "$timeout")

@@ -8,10 +8,11 @@
 #
 #     --hours H      1.5 is an hour and a half (default 1)
 #     --kernels LIST (default all four)
-#     --checks LIST  of driver,torture,unbind,module,surprise,fuzz,busted (default all):
+#     --checks LIST  of driver,torture,unbind,module,surprise,unplug,pull,fuzz,busted (default all):
 #                    driver    all checks of test-file and test-driver
 #                    torture   60 s with storms and faults, the law at every pause
 #                    unbind, module, surprise   1,000 removals of that kind under load, no leak
+#                    unplug, pull   200 devices in and out of hot-plug slots, asked and unasked, no leak
 #                    fuzz      random ioctls for 60 s
 #                    busted    the driver with one lock taken away must be caught
 #     --seed S       the seed of the first pass; each further pass has the next one (default: the time)
@@ -36,11 +37,11 @@ words() {
     echo "$list"
 }
 
-readonly all_kernels='stock rt lockdep kasan' all_checks='driver torture unbind module surprise fuzz busted'
+readonly all_kernels='stock rt lockdep kasan' all_checks='driver torture unbind module surprise unplug pull fuzz busted'
 hours=1 kernels=$all_kernels checks=$all_checks seed=$(($(date +%s) % 1000000))
 while (($# > 0)); do
     case $1 in
-    --help | -h) sed -n '4,20s/^# \{0,1\}//p' "$here/soak.sh" && exit ;;
+    --help | -h) sed -n '4,21s/^# \{0,1\}//p' "$here/soak.sh" && exit ;;
     --hours | --kernels | --checks | --seed) (($# > 1)) || fail "$1 needs a value" ;;&
     --hours) [[ $2 =~ ^[0-9]{1,4}(\.[0-9]{1,3})?$ ]] || fail "--hours takes a number like 1.5, not '$2'" && hours=$2 ;;
     --kernels) kernels=$(words "$1" "$2" "$all_kernels") ;;
@@ -87,11 +88,12 @@ summary() {
 
 # soak KERNEL CHECK SEED STATUS PATTERN BOOT_OPTION…: one run, which is good if both come out.
 soak() {
-    local kernel=$1 check=$2 this=$3 expected=$4 pattern=$5 key=$1-$2 status=0 start kept
+    local kernel=$1 check=$2 this=$3 expected=$4 pattern=$5 key=$1-$2 status=0 boot=boot.sh start kept
+    [[ $check != @(unplug|pull) ]] || boot=hot-plug.sh
     shift 5
     start=$(microseconds)
     [[ ! -t 1 ]] || printf '        %s, %s, seed %s …\r' "$kernel" "$check" "$this"
-    scripts/boot.sh --kernel "$kernel" --timeout 3600 "$@" >"$work/said" 2>&1 </dev/null &
+    "scripts/$boot" --kernel "$kernel" --timeout 3600 "$@" >"$work/said" 2>&1 </dev/null &
     machine=$!
     wait "$machine" || status=$?
     machine=
@@ -132,6 +134,9 @@ soak_kernel() { # KERNEL SEED
             storms=(--storm "rate=10,seconds=3600${vanishing[$check]-}")
             soak "$1" "$check" "$2" 0 'nothing leaks' --devices 4 "${storms[@]}" \
                 --run "test-removal --kind $check --rounds 1000 --seed $2"
+            ;;
+        unplug | pull)
+            soak "$1" "$check" "$2" 0 'nothing leaks' --ports 4 --run "test-removal --kind $check --rounds 200 --seed $2"
             ;;
         fuzz) soak "$1" fuzz "$2" 0 ' 0 findings; the driver works' --run "fuzz-ioctl --seconds 60 --seed $2" ;;
         busted)

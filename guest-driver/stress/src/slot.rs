@@ -15,6 +15,8 @@ use crate::function::{DEVICES, FunctionError, failed, is_evgen, order};
 
 const DRIVER: &str = "/sys/bus/pci/drivers/evgen";
 const RESCAN: &str = "/sys/bus/pci/rescan";
+/// One folder for each slot that a hot-plug driver looks after.
+const SLOTS: &str = "/sys/bus/pci/slots";
 /// How many devices the driver takes at most.
 const DEVICES_MAX: usize = 32;
 
@@ -35,6 +37,26 @@ impl Slot {
             .filter_map(|folder| folder.file_name()?.to_str().map(str::to_owned))
             .map(|address| Self { address })
             .collect();
+        slots.sort();
+        Ok(slots)
+    }
+
+    /// The places in which devices can be put while the machine runs, whether or not there is one, by
+    /// rising address.
+    pub fn hot_pluggable() -> Result<Vec<Self>, FunctionError> {
+        let folder = Path::new(SLOTS);
+        let mut slots = Vec::new();
+        for entry in fs::read_dir(folder).map_err(failed("list", folder))? {
+            let path = entry
+                .map_err(failed("list", folder))?
+                .path()
+                .join("address");
+            let text = fs::read_to_string(&path).map_err(failed("read", &path))?;
+            slots.push(Self {
+                // Without the function.
+                address: format!("{}.0", text.trim()),
+            });
+        }
         slots.sort();
         Ok(slots)
     }

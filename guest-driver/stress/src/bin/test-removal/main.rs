@@ -4,6 +4,7 @@
 
 mod actors;
 mod gone;
+mod hot_plug;
 mod load;
 mod options;
 mod rounds;
@@ -44,19 +45,23 @@ fn main() -> ExitCode {
 
 /// Does all kinds, with two results each: what happened, and what is left of it.
 fn test(options: &Options) -> Result<u8, Trouble> {
-    let slots = Slot::all()?;
-    if slots.is_empty() {
-        return Err(Trouble::NoDevice);
-    }
     let seed = options.seed.unwrap_or_else(new_seed);
     let kinds = options.kinds();
     say(format_args!("KTAP version 1\n1..{}", 2 * kinds.len()));
-    say(format_args!(
-        "# test-removal: seed {seed}, devices {}",
-        slots.len()
-    ));
     let mut good = true;
     for (number, &kind) in (0..).zip(&kinds) {
+        let slots = if kind.is_hot_plug() {
+            Slot::hot_pluggable()?
+        } else {
+            Slot::all()?
+        };
+        if slots.is_empty() {
+            return Err(Trouble::NoDevice);
+        }
+        let places = slots.len();
+        say(format_args!(
+            "# test-removal: seed {seed}, devices {places}"
+        ));
         good &= test_kind(number, kind, &slots, seed, options)?;
     }
     Ok(if good { status::OK } else { status::FINDING })
@@ -73,7 +78,7 @@ fn test_kind(
     let name = name.as_ref().map_or("", |name| name.get_name());
     tell_the_machine();
     let devices = match kind {
-        Kind::Unbind | Kind::Surprise => slots.len() as u64,
+        Kind::Unbind | Kind::Surprise | Kind::Unplug | Kind::Pull => slots.len() as u64,
         Kind::Module => 1,
     };
     series::play(kind, slots, WARM_UP * devices, !seed, options)?;

@@ -12,6 +12,7 @@ use evgen_stress::slot::Slot;
 use evgen_stress::thousands::thousands;
 use fastrand::Rng;
 
+use crate::hot_plug;
 use crate::load::Back;
 use crate::options::{Kind, Options};
 use crate::rounds;
@@ -35,6 +36,8 @@ pub fn play(
     let round = match kind {
         Kind::Unbind => rounds::unbind,
         Kind::Surprise => rounds::surprise,
+        Kind::Unplug => hot_plug::unplug,
+        Kind::Pull => hot_plug::pull,
         Kind::Module => {
             let mut rng = Rng::with_seed(seed);
             let mut progress = Progress::new(rounds);

@@ -18,7 +18,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum Trouble {
     /// There is nothing to test.
-    #[error("there is no evgen device: does the machine have any?")]
+    #[error("there is no evgen device, or no slot for one: does the machine have any?")]
     NoDevice,
     /// A device failed.
     #[error(transparent)]
