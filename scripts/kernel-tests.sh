@@ -54,7 +54,7 @@ kernel_tests() {
 }
 
 # The storms are for each of torture's rounds, and for each kind of removal. soak.sh has the whole of
-# test-driver, and surprise removal: where all is checked, those take minutes.
+# test-driver, and hot-plug: where all is checked, those take minutes.
 driver_on_kernel() {
     local calm=rate=500,burst=8,seconds=3
     expect 0 '^# End of test: SUCCESS: 3 of 3 rounds good, .* 0 unaccounted for' \

@@ -3,8 +3,7 @@
 //! A place on the PCI bus where an evgen device is, or was: taking the device from its driver, from the
 //! bus, and giving it back.
 
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
@@ -14,7 +13,6 @@ use crate::device::{Device, DeviceError, Mode};
 use crate::function::{DEVICES, FunctionError, failed, is_evgen, order};
 
 const DRIVER: &str = "/sys/bus/pci/drivers/evgen";
-const RESCAN: &str = "/sys/bus/pci/rescan";
 /// One folder for each slot that a hot-plug driver looks after.
 const SLOTS: &str = "/sys/bus/pci/slots";
 /// How many devices the driver takes at most.
@@ -76,14 +74,6 @@ impl Slot {
         Path::new(DRIVER).join(&self.address).exists()
     }
 
-    /// Whether the device that the kernel lists there does not answer any more.
-    pub fn is_silent(&self) -> bool {
-        // The IDs, which all devices have. No more, for each byte is read from the device itself.
-        let mut ids = [0; 4];
-        let config = File::open(self.folder().join("config"));
-        config.is_ok_and(|mut config| config.read_exact(&mut ids).is_ok() && ids == [0xff; 4])
-    }
-
     /// Takes the device from its driver.
     pub fn unbind(&self) -> Result<(), FunctionError> {
         order(&Path::new(DRIVER).join("unbind"), &self.address)
@@ -92,11 +82,6 @@ impl Slot {
     /// Gives the device to the driver.
     pub fn bind(&self) -> Result<(), FunctionError> {
         order(&Path::new(DRIVER).join("bind"), &self.address)
-    }
-
-    /// Takes the device out of the kernel's list; from its driver too.
-    pub fn remove(&self) -> Result<(), FunctionError> {
-        order(&self.folder().join("remove"), "1")
     }
 
     /// Opens the file of the device; `None` if there is none.
@@ -129,11 +114,6 @@ impl Slot {
     fn folder(&self) -> PathBuf {
         Path::new(DEVICES).join(&self.address)
     }
-}
-
-/// Looks for devices that the kernel does not list, and gives them to their drivers.
-pub fn rescan() -> Result<(), FunctionError> {
-    order(Path::new(RESCAN), "1")
 }
 
 /// Whose device an open file is, as its `fdinfo` says.

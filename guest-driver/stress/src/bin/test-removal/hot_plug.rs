@@ -29,7 +29,7 @@ pub fn unplug(slot: &Slot, rng: &mut Rng, limit: Duration) -> Result<Back, Troub
 }
 
 /// The host takes out a device under load without a word.
-pub fn pull(slot: &Slot, rng: &mut Rng, limit: Duration) -> Result<Back, Trouble> {
+pub fn surprise(slot: &Slot, rng: &mut Rng, limit: Duration) -> Result<Back, Trouble> {
     change("pull", slot, rng, limit)
 }
 

@@ -78,7 +78,7 @@ fn test_kind(
     let name = name.as_ref().map_or("", |name| name.get_name());
     tell_the_machine();
     let devices = match kind {
-        Kind::Unbind | Kind::Surprise | Kind::Unplug | Kind::Pull => slots.len() as u64,
+        Kind::Unbind | Kind::Unplug | Kind::Surprise => slots.len() as u64,
         Kind::Module => 1,
     };
     series::play(kind, slots, WARM_UP * devices, !seed, options)?;

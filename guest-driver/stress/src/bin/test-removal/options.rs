@@ -21,15 +21,10 @@ use clap::{Parser, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(
     name = "test-removal",
-    after_help = "A machine makes its devices vanish when it is told to storm with that fault, once for each kind:
+    after_help = "A machine takes devices out of its hot-plug slots, and puts others in, if somebody has it do what this
+program asks for by a line on the console. scripts/hot-plug.sh does so:
 
-  scripts/boot.sh --devices 8 --storm rate=100,seconds=600,all-ones=800 \\
-      --run 'test-removal --kind surprise --rounds 1000'
-
-It takes them out of hot-plug slots, and puts others in, if somebody does what this program asks for by a
-line on the console. scripts/hot-plug.sh does so:
-
-  scripts/hot-plug.sh --ports 4 --run 'test-removal --kind unplug --kind pull --rounds 200'
+  scripts/hot-plug.sh --ports 4 --run 'test-removal --kind unplug --kind surprise --rounds 200'
 
 Exit status: 0 all is well, 2 wrong arguments, 42 something is not (a line says what), 69 no device, 124
 somebody never came back from a device that is gone."
@@ -60,18 +55,16 @@ pub enum Kind {
     Unbind,
     /// The module is unloaded, which must fail while a file is open, and loaded again
     Module,
-    /// It is gone from the bus; the kernel is told, and later finds it again
-    Surprise,
     /// It is taken out of its hot-plug slot when the kernel has let go of it, and another is put in
     Unplug,
-    /// It is torn out of its hot-plug slot, and another is put in
-    Pull,
+    /// It is torn out of its hot-plug slot, so that all reads of it are ones, and another is put in
+    Surprise,
 }
 
 impl Kind {
     /// Whether it is about hot-plug slots.
     pub fn is_hot_plug(self) -> bool {
-        matches!(self, Self::Unplug | Self::Pull)
+        matches!(self, Self::Unplug | Self::Surprise)
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use evgen_stress::device::{Device, DeviceError, Mode};
 use evgen_stress::module;
-use evgen_stress::slot::{Slot, rescan};
+use evgen_stress::slot::Slot;
 use fastrand::Rng;
 use rustix::io::Errno;
 
@@ -19,13 +19,9 @@ use crate::works;
 /// How long a device, or the module, may take to be there again, or to let itself be unloaded. A device
 /// may be gone once more just when it is found.
 const LIMIT: Duration = Duration::from_secs(180);
-/// How long after the last one the next device may go.
-const NEXT_GONE_LIMIT: Duration = Duration::from_secs(300);
 const PAUSE: Duration = Duration::from_millis(5);
 /// Longest time in milliseconds that a load lasts before the device goes.
 const LOAD_MILLISECONDS: u64 = 60;
-/// Longest time in milliseconds until somebody notices that a device is gone. It is back after 500.
-const NOTICE_MILLISECONDS: u64 = 250;
 /// How long sleepers sleep at a time where they must come back by themselves.
 const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -46,54 +42,6 @@ pub fn unbind(slot: &Slot, rng: &mut Rng, limit: Duration) -> Result<Back, Troub
     }
     works::check(slot)?;
     Ok(back)
-}
-
-/// A device under load goes from the bus, the kernel is told, and finds it again.
-pub fn surprise(slot: &Slot, rng: &mut Rng, limit: Duration) -> Result<Back, Trouble> {
-    let load = Load::start(slot, None)?;
-    let deadline = Instant::now() + NEXT_GONE_LIMIT;
-    while slot.is_listed() && !slot.is_silent() {
-        if Instant::now() > deadline {
-            return Err(Trouble::Late {
-                what: "no device went: does the host make them? None did so",
-                limit: NEXT_GONE_LIMIT,
-            });
-        }
-        thread::sleep(PAUSE);
-    }
-    // Half of them at once.
-    let notice = rng.u64(..2 * NOTICE_MILLISECONDS);
-    thread::sleep(Duration::from_millis(
-        notice.saturating_sub(NOTICE_MILLISECONDS),
-    ));
-    let gone = Instant::now();
-    // If it is not listed any more, somebody else noticed: hot-plug.
-    if slot.is_listed() {
-        slot.remove()?;
-    }
-    let back = load.come_back(gone, limit)?;
-    find_again(slot)?;
-    works::check(slot)?;
-    Ok(back)
-}
-
-fn find_again(slot: &Slot) -> Result<(), Trouble> {
-    let deadline = Instant::now() + LIMIT;
-    while !slot.is_bound() {
-        if Instant::now() > deadline {
-            return Err(Trouble::Late {
-                what: "a device that came back was not found, or not bound to its driver",
-                limit: LIMIT,
-            });
-        }
-        // It went again while the kernel looked at it, so who knows what that saw.
-        if slot.is_listed() && !slot.is_silent() {
-            slot.remove()?;
-        }
-        thread::sleep(PAUSE * 10);
-        rescan()?;
-    }
-    Ok(())
 }
 
 /// The module must not go while a file of it is open, and goes when none is: with injections that wait

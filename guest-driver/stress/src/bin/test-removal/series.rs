@@ -35,9 +35,8 @@ pub fn play(
     let limit = Duration::from_secs(options.limit);
     let round = match kind {
         Kind::Unbind => rounds::unbind,
-        Kind::Surprise => rounds::surprise,
         Kind::Unplug => hot_plug::unplug,
-        Kind::Pull => hot_plug::pull,
+        Kind::Surprise => hot_plug::surprise,
         Kind::Module => {
             let mut rng = Rng::with_seed(seed);
             let mut progress = Progress::new(rounds);
