@@ -145,6 +145,8 @@ machine_options=(--cpus "$cpus" --mem "$mem")
 options=(--devices "$devices")
 [[ -z $vectors ]] || options+=(--vectors "$vectors")
 ((timeout == 0)) || options+=(--timeout "$timeout")
+# Emulated, on a busy machine, Linux may not see the timer's interrupt in time and panics for it.
+[[ $accel != qemu ]] || options+=(--append no_timer_check)
 # What checks itself at every step is several times slower, an emulated processor is, and a loaded machine
 # more so.
 [[ $accel == kvm && $kernel_name != @(lockdep|kasan) ]] || options+=(--boot-timeout 240)

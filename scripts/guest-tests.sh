@@ -40,10 +40,7 @@ guest_tests() {
     check 'bad flag: 2' expect_line 2 "unknown option '--bogus'" boot --bogus
     check 'taken control socket: 2' taken_socket
     check 'Ctrl-C: 130' interrupted_by_user
-    check 'QEMU, vfio-user: a storm with every fault balances' qemu_storm_balances
-    check 'QEMU, vfio-user: control socket' control_socket --accel qemu
-    check 'QEMU, vfio-user: Ctrl-C: 130' interrupted_by_user --accel qemu
-    check 'QEMU, vfio-user: killed QEMU: 69' killed_qemu 'the VMM was killed by signal 9' --accel qemu
+    qemu_tests
     # By way of a file: who writes into a pipe that grep has left is told so by a signal.
     boot --dry-run >"$work/dry-run"
     if grep -q '^accel: nested' "$work/dry-run"; then
@@ -443,10 +440,4 @@ killed_qemu() {
     wait_for 'it runs'
     kill -KILL "$(<"$(run_behind "$work/control.sock")/qemu.pid")"
     ends_with 69 20 "$pattern"
-}
-
-qemu_storm_balances() {
-    expect 0 'conservation law holds: .* 0 unaccounted for' boot --accel qemu --devices 2 \
-        --storm everything-goes-wrong --run 'stress --seconds 12 --settle 60'
-    grep -q '^lockstorm: VMM start → guest init .* · workload start .* · workload ' "$work/said"
 }

@@ -35,6 +35,8 @@ trap 'exit 143' TERM
 . "$here/guest-tests.sh"
 # shellcheck source=scripts/kernel-tests.sh
 . "$here/kernel-tests.sh"
+# shellcheck source=scripts/qemu-tests.sh
+. "$here/qemu-tests.sh"
 
 passed=0 failed=0 failed_last=0 failures=() skipped=0 current='' other_kernels=() kernels=''
 

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+# shellcheck shell=bash
+#
+# Sourced by test.sh: guests in stock QEMU, which has the devices over vfio-user. Uses functions of
+# guest-tests.sh.
+
+qemu_tests() {
+    check 'QEMU, vfio-user: a storm with every fault balances' qemu_storm_balances
+    check 'QEMU, vfio-user: control socket' control_socket --accel qemu
+    check 'QEMU, vfio-user: Ctrl-C: 130' interrupted_by_user --accel qemu
+    check 'QEMU, vfio-user: killed QEMU: 69' killed_qemu 'the VMM was killed by signal 9' --accel qemu
+    check 'QEMU, vfio-user: killed server: 69' killed_server
+    check 'QEMU and a server started by hand: what becomes of either when the other is killed' killed_by_hand
+}
+
+qemu_storm_balances() {
+    expect 0 'conservation law holds: .* 0 unaccounted for' boot --accel qemu --devices 2 \
+        --storm everything-goes-wrong --run 'stress --seconds 12 --settle 60'
+    grep -q '^lockstorm: VMM start → guest init .* · workload start .* · workload ' "$work/said"
+}
+
+killed_server() {
+    boot_in_background --accel qemu --control "$work/control.sock" --run 'stress --seconds 1000'
+    storm_on "$work/control.sock" "injectors 10"
+    local run server qemu
+    run=$(run_behind "$work/control.sock")
+    # Nothing ends the line, which `read` takes for an error.
+    read -r server <"/proc/$machine/task/$machine/children" || true
+    qemu=$(<"$run/qemu.pid")
+    kill -KILL "$server"
+    ends_with 69 10 'lockstorm was killed before the run was over'
+    within 10 has_ended "$qemu"
+}
+
+killed_by_hand() {
+    local images=images run=$work/by-hand guest_kernel initramfs lockstorm obstacle
+    local root=() qemu=() cpus=2 mem=512 devices=1
+    # shellcheck source=scripts/kvm-obstacle.sh
+    . scripts/kvm-obstacle.sh
+    # shellcheck source=scripts/qemu.sh
+    . scripts/qemu.sh
+    guest_kernel=$(images/kernel.sh stock)/vmlinux
+    initramfs=$(images/guest-initramfs.sh stock)/initramfs.cpio
+    lockstorm=$(images/programs.sh)/lockstorm
+    obstacle=$(kvm_obstacle)
+    mkdir "$run"
+    qemu_root
+    qemu_machine
+    # stress --seconds 3 --settle 60 && stress --seconds 1000 --injectors 3
+    qemu+=(-serial stdio -append "console=ttyS0 quiet panic=-1 cryptomgr.notests no_timer_check lockstorm.devices=1 \
+lockstorm.run=stress%20--seconds%203%20--settle%2060%20%26%26%20stress%20--seconds%201000%20--injectors%203")
+    "$lockstorm" serve --socket "$run/evgen" --control "$run/control" 2>"$work/server" &
+    server=$!
+    # QEMU complains of each access to a server that is gone, and there are a hundred thousand.
+    # shellcheck disable=SC2016  # the inner shell is to expand it
+    boot_qemu() {
+        in_background bash -c 'exec "$@" 2>"$0"' "$work/qemu.log" "${root[@]}" "${qemu[@]}"
+        trap 'kill -KILL "$server" "$machine" 2>/dev/null || true' EXIT
+    }
+
+    boot_qemu
+    storm_on "$run/control" 'injectors 10'
+    kill -KILL "$(<"$run/qemu.pid")"
+    within 10 grep 'the client is gone; the device waits for another' "$work/server"
+    "$lockstorm" ctl --socket "$run/control" storm status --json | grep '"running":false'
+
+    boot_qemu
+    storm_on "$run/control" 'injectors 10' 2
+    wait_for 'conservation law holds: .* 0 unaccounted for'
+    storm_on "$run/control" 'injectors 3'
+    kill -KILL "$server"
+    # QEMU 11.1.3 ends here more often than not, by an assertion of its own.
+    within 10 guest_knows
+    tail -n 3 "$work/qemu.log"
+}
+
+# The device is gone: QEMU has ended, or the guest says so.
+guest_knows() { has_ended "$machine" || grep -a 'is given up' "$work/background"; }
+
+# storm_on SOCKET TEXT [SECONDS]: once the guest's stress test has said so, it is in the midst of a storm.
+storm_on() {
+    wait_for "^stress: .*$2"
+    scripts/storm.sh --socket "$1" --rate 1000 --burst 8 --seconds "${3:-1000}"
+    scripts/storm.sh --socket "$1" events --count 200 >/dev/null
+}
+
+# within SECONDS COMMAND…: until it succeeds.
+within() {
+    local end=$((SECONDS + $1))
+    shift
+    until "$@"; do
+        ((SECONDS <= end)) || { echo "too late: $*" && return 1; }
+        sleep 0.1
+    done
+}
+
+# has_ended PROCESS: it is gone, or only waits for its parent to take note.
+has_ended() { ! grep -q '^State:[[:space:]]*[^ZX[:space:]]' "/proc/$1/status" 2>/dev/null; }
