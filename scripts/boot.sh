@@ -23,8 +23,9 @@ Options:
                            without KVM, and gets the devices over vfio-user
   --cpus N                 virtual CPUs, 1 to 8 (default 2)
   --mem M                  guest memory in MiB (default 512, with --kernel kasan 1024)
-  --devices N              evgen devices (default 1, with --demo 2)
+  --devices N              evgen devices, up to 64 (default 1, with --demo 2)
   --ports N                empty slots for `scripts/storm.sh plug` (default 0); not with --accel qemu
+  --rings N                event rings of each device, 1 to 8 (default 4)
   --vectors N              MSI-X vectors of each device, up to 2048 (default: as few as will do)
   --run CMD                run CMD in the guest instead of a shell
   --demo                   run the demonstration
@@ -85,14 +86,14 @@ choose_kernel() {
     fi
 }
 
-accel=auto cpus=2 mem='' devices='' vectors='' ports=0 mode='' command='' kernel_name=stock guest_kernel='' timeout=0 control='' dry_run=''
+accel=auto cpus=2 mem='' devices='' ports=0 rings=4 vectors='' mode='' command='' kernel_name=stock guest_kernel='' timeout=0 control='' dry_run=''
 storms=()
 while (($# > 0)); do
     case $1 in
     --help | -h) usage && exit ;;
     --demo) mode=demo ;;
     --dry-run) dry_run=1 ;;
-    --accel | --cpus | --mem | --devices | --ports | --vectors | --run | --storm | --kernel | --timeout | --control)
+    --accel | --cpus | --mem | --devices | --ports | --rings | --vectors | --run | --storm | --kernel | --timeout | --control)
         (($# > 1)) || fail 2 "$1 needs a value; see boot.sh --help"
         case $1 in
         --accel) accel=$2 ;;
@@ -100,7 +101,8 @@ while (($# > 0)); do
         --mem) mem=$2 ;;
         --devices) devices=$2 ;;
         --ports) ports=$2 ;;
-        --vectors) vectors=$2 && number --vectors "$2" 5 2048 ;;
+        --rings) rings=$2 ;;
+        --vectors) vectors=$2 ;;
         --run) mode=run command=$2 ;;
         --storm) storms+=("$2") ;;
         --kernel) choose_kernel "$2" ;;
@@ -125,9 +127,15 @@ fi
 [[ $accel == @(auto|kvm|nested|qemu) ]] || fail 2 "--accel takes auto, kvm, nested or qemu, not '$accel'"
 number --cpus "$cpus" 1 8
 number --mem "$mem" 64 1000000
-number --devices "$devices" "$([[ $mode == demo ]] && echo 1 || echo 0)" 31
-number --ports "$ports" 0 $((31 - devices))
+number --devices "$devices" "$([[ $mode == demo ]] && echo 1 || echo 0)" 64
+number --ports "$ports" 0 31
 [[ $accel != qemu || $ports == 0 ]] || fail 2 '--ports is not for --accel qemu, whose devices have to stay; docs/qemu.md tells why'
+number --rings "$rings" 1 8
+[[ -z $vectors ]] || number --vectors "$vectors" $((rings + 1)) 2048
+# What Linux has left of a processor's 256 vectors is some 200, and the driver takes one for each ring
+# and one for the device. A device for which there are none is left out.
+((devices * (rings + 1) <= cpus * 190)) ||
+    fail 2 "$devices devices with $rings rings each take $((devices * (rings + 1))) interrupts, and Linux has some 190 for each processor: give the guest --cpus $(((devices * (rings + 1) + 189) / 190))"
 
 # shellcheck source=scripts/kvm-obstacle.sh
 . "$here/kvm-obstacle.sh"
@@ -142,7 +150,7 @@ fi
 
 machine_options=(--cpus "$cpus" --mem "$mem")
 ((ports == 0)) || machine_options+=(--ports "$ports")
-options=(--devices "$devices")
+options=(--devices "$devices" --rings "$rings")
 [[ -z $vectors ]] || options+=(--vectors "$vectors")
 ((timeout == 0)) || options+=(--timeout "$timeout")
 # Emulated, on a busy machine, Linux may not see the timer's interrupt in time and panics for it.
@@ -153,7 +161,6 @@ options=(--devices "$devices")
 case $mode in
 run) options+=(--run "$command") ;;
 demo)
-    options+=(--rings 4)
     ((${#storms[@]} > 0)) || storms=('rate=2500,burst=16,seconds=10,seed=1')
     # One reader for each device. Where 20,000 events a second are too many, they come late.
     options+=(--run "stress --seconds 10 --injectors 10 --readers $((devices > 2 ? devices : 2)) --settle 60 --min-delivered 100000")

@@ -6,6 +6,7 @@
 
 qemu_tests() {
     check 'QEMU, vfio-user: a storm with every fault balances' qemu_storm_balances
+    check 'QEMU, vfio-user: 64 devices with 8 rings each' many_devices --accel qemu
     check 'QEMU, vfio-user: control socket' control_socket --accel qemu
     check 'QEMU, vfio-user: Ctrl-C: 130' interrupted_by_user --accel qemu
     check 'QEMU, vfio-user: killed QEMU: 69' killed_qemu 'the VMM was killed by signal 9' --accel qemu

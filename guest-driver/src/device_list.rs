@@ -7,7 +7,7 @@ use kernel::{
     sync::{global_lock, Arc},
 };
 
-use crate::device::Device;
+use crate::{device::Device, uapi::MAX_DEVICES};
 
 global_lock! {
     /// Slot N holds the device that `/dev/evgenN` stands for.
@@ -16,8 +16,8 @@ global_lock! {
     /// `misc_mtx` of `drivers/char/misc.c`, which is held around `open`. So it must never be held
     /// while a file is registered or deregistered.
     // SAFETY: The module initialises it before it registers the driver, and nothing else gets here.
-    pub(crate) unsafe(uninit) static DEVICES: Mutex<[Option<Arc<Device>>; NAMES.len()]> =
-        [const { None }; NAMES.len()];
+    pub(crate) unsafe(uninit) static DEVICES: Mutex<[Option<Arc<Device>>; MAX_DEVICES]> =
+        [const { None }; MAX_DEVICES];
 }
 
 macro_rules! names {
@@ -27,8 +27,9 @@ macro_rules! names {
 }
 
 /// The names of the files, by slot. A table because a file's name must live forever.
-const NAMES: [&CStr; 32] = names!(
+const NAMES: [&CStr; MAX_DEVICES] = names!(
     0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31
+    32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63
 );
 
 /// Finds the device with the file `name`.

@@ -14,20 +14,18 @@ use kernel::{
     },
 };
 
-use crate::rings::Rings;
-
-/// Most devices whose rings are kept: as many as can be driven at a time.
-const DEVICES: usize = 32;
+use crate::{rings::Rings, uapi::MAX_DEVICES};
 
 global_lock! {
-    /// The rings of devices that may still write to them; at most one entry for each address.
+    /// The rings of devices that may still write to them; at most one entry for each address, and as
+    /// many as there can be devices at a time.
     ///
     /// Taken in process context only: probe and remove.
     ///
     /// Lock order: taken with no other lock held, and none is taken inside.
     // SAFETY: The module initialises it before it registers the driver, and nothing else gets here.
-    pub(crate) unsafe(uninit) static QUARANTINE: Mutex<[Option<Arc<Rings>>; DEVICES]> =
-        [const { None }; DEVICES];
+    pub(crate) unsafe(uninit) static QUARANTINE: Mutex<[Option<Arc<Rings>>; MAX_DEVICES]> =
+        [const { None }; MAX_DEVICES];
 }
 
 /// The module is being unloaded.

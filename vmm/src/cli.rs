@@ -137,9 +137,9 @@ pub struct Serve {
 /// What devices there are.
 #[derive(Clone, Debug, Args)]
 pub struct Devices {
-    /// evgen devices
+    /// evgen devices, up to 64
     #[arg(long = "devices", value_name = "N", default_value_t = 1,
-          value_parser = clap::value_parser!(u8).range(0..=31))]
+          value_parser = clap::value_parser!(u8).range(0..=DEVICES_MAX))]
     pub count: u8,
     /// Event rings of each device
     #[arg(long, value_name = "N", default_value_t = 4,
@@ -213,6 +213,8 @@ pub enum Msi {
     Signal,
 }
 
+/// As many as the guest's driver takes.
+const DEVICES_MAX: i64 = 64;
 /// A month: nobody waits longer, and no sum of times overflows.
 const SECONDS_MAX: u64 = 31 * 24 * 3600;
 
@@ -240,6 +242,8 @@ mod tests {
             (["--ports", "0"], true),
             (["--ports", "31"], true),
             (["--ports", "32"], false),
+            (["--devices", "64"], true),
+            (["--devices", "65"], false),
             (["--vectors", "2048"], true),
             (["--vectors", "2049"], false),
             (["--boot-timeout", "0"], false),

@@ -7,6 +7,7 @@ use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
+use evgen_uapi::MAX_DEVICES;
 use rustix::io::Errno;
 
 use crate::device::{Device, DeviceError, Mode};
@@ -15,8 +16,6 @@ use crate::function::{DEVICES, FunctionError, failed, is_evgen, order};
 const DRIVER: &str = "/sys/bus/pci/drivers/evgen";
 /// One folder for each slot that a hot-plug driver looks after.
 const SLOTS: &str = "/sys/bus/pci/slots";
-/// How many devices the driver takes at most.
-const DEVICES_MAX: usize = 32;
 
 /// A place on the bus.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,7 +86,7 @@ impl Slot {
     /// Opens the file of the device; `None` if there is none.
     pub fn open(&self, mode: Mode) -> Result<Option<Device>, DeviceError> {
         // The number can be another one each time that the driver is bound.
-        for index in 0..DEVICES_MAX {
+        for index in 0..MAX_DEVICES {
             if let Some(device) = self.open_numbered(index, mode)? {
                 return Ok(Some(device));
             }

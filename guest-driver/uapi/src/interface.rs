@@ -33,6 +33,8 @@ pub const EVENT_SIZE: usize = 64;
 pub const PAYLOAD_SIZE: usize = 32;
 /// Rings that a device may have at most.
 pub const MAX_RINGS: usize = 8;
+/// Devices that the driver takes at a time, at most: `/dev/evgen0` to `/dev/evgen63`.
+pub const MAX_DEVICES: usize = 64;
 
 /// Ways to misbehave that the device knows; its datasheet numbers them.
 pub const FAULTS: usize = 15;

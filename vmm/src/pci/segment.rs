@@ -19,40 +19,51 @@ use crate::rate_limit::Occurrences;
 
 /// Slots on a bus.
 const SLOTS: usize = 32;
-/// Where the bus number begins in a configuration address, then the slot's, the function's.
+/// Functions in a slot.
+const FUNCTIONS: usize = 8;
+/// Functions on the root bus: the host bridge has a slot to itself.
+const PLACES: usize = 1 + (SLOTS - 1) * FUNCTIONS;
+/// Where the bus number begins in a configuration address, and where slot and function do.
 const BUS_SHIFT: u32 = 20;
-const SLOT_SHIFT: u32 = 15;
 const REGISTER_BITS: u32 = 12;
+/// Header Type (PCI Local Bus 3.0, §6.2.1), and its bit that tells of functions beside function 0.
+const HEADER_TYPE: u16 = 0x0e;
+const MULTI_FUNCTION: u8 = 0x80;
 
 /// A function that cannot be put on the bus.
 #[derive(Debug, Error)]
 pub enum SegmentError {
-    /// Every slot is taken.
-    #[error("all {SLOTS} slots of the PCI bus are taken: give the machine fewer devices or ports")]
-    NoSlot,
+    /// Every place is taken.
+    #[error("all {PLACES} places on the PCI bus are taken: give the machine fewer devices or ports")]
+    NoPlace,
     /// A BAR has no place.
     #[error(transparent)]
     Window(#[from] WindowError),
 }
 
-/// What sits in a slot of the root bus.
+/// What sits in a place on the root bus.
 #[derive(Clone)]
 enum Seat {
     Function(Arc<dyn PciFunction>),
     Port(Arc<RootPort>),
 }
 
-/// Where a function is. All are function 0.
+/// Where a function is.
 #[derive(Clone, Copy)]
 struct Place {
     bus: u8,
     slot: usize,
+    function: usize,
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { bus, slot } = self;
-        write!(f, "{bus:02x}:{slot:02x}.0")
+        let Self {
+            bus,
+            slot,
+            function,
+        } = self;
+        write!(f, "{bus:02x}:{slot:02x}.{function}")
     }
 }
 
@@ -73,7 +84,8 @@ impl PartialEq for Decoded {
 }
 
 /// One PCI segment: the host bridge in slot 0 of its root bus, functions and root ports in the
-/// others.
+/// others. Each has a slot to itself as long as there are enough of them; otherwise there are eight to
+/// a slot. Either way their addresses rise in the order in which they were added.
 ///
 /// A configuration address is an offset in ECAM: bus, device, function and register at bits 20, 15,
 /// 12 and 0. Behind a port there is device 0 alone. Of ports that were given the same bus number, the
@@ -104,9 +116,10 @@ impl Segment {
         }
     }
 
-    /// Puts a function into the next free slot and gives its BARs their first places.
+    /// Puts a function into the next free place and gives its BARs their first places. Not while the
+    /// guest runs: it may change where others are.
     pub fn add(&mut self, function: Arc<dyn PciFunction>) -> Result<(), SegmentError> {
-        self.require_slot()?;
+        self.require_place()?;
         for bar in function.bars() {
             function.place_bar(bar.index, self.windows.place(&bar)?);
         }
@@ -114,16 +127,16 @@ impl Segment {
         Ok(())
     }
 
-    /// Puts a root port into the next free slot. The guest gives it its bus and its windows.
+    /// Puts a root port into the next free place. The guest gives it its bus and its windows.
     pub fn add_port(&mut self, port: RootPort) -> Result<(), SegmentError> {
-        self.require_slot()?;
+        self.require_place()?;
         self.seats.push(Seat::Port(Arc::new(port)));
         Ok(())
     }
 
-    fn require_slot(&self) -> Result<(), SegmentError> {
-        if self.seats.len() == SLOTS {
-            return Err(SegmentError::NoSlot);
+    fn require_place(&self) -> Result<(), SegmentError> {
+        if self.seats.len() == PLACES {
+            return Err(SegmentError::NoPlace);
         }
         Ok(())
     }
@@ -176,6 +189,22 @@ impl Segment {
                 Some((Seat::Port(port), register)) => port.config_read(register, data),
                 None => data.fill(0xff),
             }
+            self.tell_of_others(address, data);
+        }
+    }
+
+    /// Sets the bit that tells of other functions, of which none knows itself.
+    fn tell_of_others(&self, address: u64, data: &mut [u8]) {
+        let Some((0, at, register)) = parts(address) else {
+            return;
+        };
+        let other = self.number_at(at + 1);
+        if !at.is_multiple_of(FUNCTIONS) || other.is_none_or(|other| other >= self.seats.len()) {
+            return;
+        }
+        let header_type = HEADER_TYPE.checked_sub(register).map(usize::from);
+        if let Some(byte) = header_type.and_then(|byte| data.get_mut(byte)) {
+            *byte |= MULTI_FUNCTION;
         }
     }
 
@@ -205,20 +234,45 @@ impl Segment {
 
     /// Who answers at a configuration address, and which of its registers is meant.
     fn find(&self, address: u64) -> Option<(Seat, u16)> {
-        let register = (address & ((1 << REGISTER_BITS) - 1)) as u16;
-        let bus = u8::try_from(address >> BUS_SHIFT).ok()?;
-        let slot_and_function = address >> REGISTER_BITS & 0xff;
-        let functions = 1 << (SLOT_SHIFT - REGISTER_BITS);
-        if !slot_and_function.is_multiple_of(functions) {
-            return None;
-        }
-        let slot = (slot_and_function / functions) as usize;
-        let seat = match (bus, slot) {
-            (0, slot) => self.seats.get(slot)?.clone(),
+        let (bus, at, register) = parts(address)?;
+        let seat = match (bus, at) {
+            (0, at) => self.seats.get(self.number_at(at)?)?.clone(),
             (bus, 0) => Seat::Function(self.ports().find_map(|port| port.device_on(bus))?),
             _ => return None,
         };
         Some((seat, register))
+    }
+
+    /// The number of the seat at this slot and function of the root bus, if there can be one.
+    fn number_at(&self, at: usize) -> Option<usize> {
+        let (slot, function) = (at / FUNCTIONS, at % FUNCTIONS);
+        let in_slot = self.functions_in(slot);
+        (slot < SLOTS && function < in_slot).then(|| match slot {
+            0 => 0,
+            _ => 1 + (slot - 1) * in_slot + function,
+        })
+    }
+
+    /// Where the seat with this number is.
+    fn place_of(&self, number: usize) -> Place {
+        let in_slot = self.functions_in(1);
+        let (slot, function) = match number.checked_sub(1) {
+            None => (0, 0),
+            Some(behind) => (1 + behind / in_slot, behind % in_slot),
+        };
+        Place {
+            bus: 0,
+            slot,
+            function,
+        }
+    }
+
+    fn functions_in(&self, slot: usize) -> usize {
+        if slot == 0 || self.seats.len() <= SLOTS {
+            1
+        } else {
+            FUNCTIONS
+        }
     }
 
     /// Lets each BAR answer where its function says, as far as the windows and the others allow.
@@ -248,14 +302,19 @@ impl Segment {
     /// All BARs that are to answer, as functions and ports have it.
     fn wanted(&self) -> Vec<Decoded> {
         let seats = self.seats.iter().enumerate();
-        let functions = seats.filter_map(|(slot, seat)| match seat {
+        let functions = seats.filter_map(|(number, seat)| match seat {
             Seat::Function(function) => {
-                let place = Place { bus: 0, slot };
+                let place = self.place_of(number);
                 Some((place, Arc::clone(function), function.bars()))
             }
             Seat::Port(port) => {
                 let (bus, function, bars) = port.reachable()?;
-                Some((Place { bus, slot: 0 }, function, bars))
+                let place = Place {
+                    bus,
+                    slot: 0,
+                    function: 0,
+                };
+                Some((place, function, bars))
             }
         });
         let mut wanted = Vec::new();
@@ -316,6 +375,14 @@ impl BusDevice for Region {
     fn write(&self, offset: u64, data: &[u8]) -> Outcome {
         self.function.bar_write(self.index, offset, data)
     }
+}
+
+/// Bus, slot with function, and register of a configuration address.
+fn parts(address: u64) -> Option<(u8, usize, u16)> {
+    let bus = u8::try_from(address >> BUS_SHIFT).ok()?;
+    let at = (address >> REGISTER_BITS) as usize % (SLOTS * FUNCTIONS);
+    let register = (address & ((1 << REGISTER_BITS) - 1)) as u16;
+    Some((bus, at, register))
 }
 
 /// Splits an access into configuration cycles: 1, 2 or 4 bytes, naturally aligned.

@@ -231,8 +231,63 @@ fn bars_on_top_of_each_other_answer_once_the_way_is_free() {
 }
 
 #[test]
-fn a_bus_has_32_slots() {
-    let (mut segment, functions) = setup(31);
+fn functions_share_slots_where_there_are_too_few() {
+    for (count, alone, places) in [
+        (31, true, &[(1, 0), (31, 0)][..]),
+        (32, false, &[(1, 0), (1, 7), (2, 0), (4, 7)]),
+        (33, false, &[(1, 0), (4, 7), (5, 0)]),
+        (248, false, &[(1, 0), (31, 7)]),
+    ] {
+        let (segment, _functions) = setup(count);
+        let ids = |place: u64| {
+            let mut data = [0; 4];
+            segment.read(place << 12, &mut data);
+            u32::from_le_bytes(data)
+        };
+        let there: Vec<_> = (8..256).filter(|place| ids(*place) != u32::MAX).collect();
+        let place = |number: u64| if alone { number * 8 } else { number + 7 };
+        let expected: Vec<_> = (1..=count as u64).map(place).collect();
+        assert_eq!(there, expected, "{count} functions");
+        for (slot, function) in places {
+            assert!(there.contains(&(slot * 8 + function)), "{slot}.{function}");
+        }
+        assert!(
+            (1..8).all(|place| ids(place) == u32::MAX),
+            "beside the host bridge"
+        );
+    }
+}
+
+#[test]
+fn function_0_tells_of_those_beside_it() {
+    for (count, slot, function, expected) in [
+        (31, 1, 0, 0),
+        (33, 0, 0, 0),
+        (33, 1, 0, 0x80),
+        (33, 1, 1, 0),
+        (33, 4, 0, 0x80),
+        (33, 5, 0, 0),
+        (34, 5, 0, 0x80),
+    ] {
+        let (segment, _functions) = setup(count);
+        let at = at(slot, 0) | function << 12;
+        for (register, width) in [(0x0c, 4), (0x0e, 1), (0x0e, 2), (0x0d, 2)] {
+            let mut data = vec![0; width];
+            segment.read(at | register, &mut data);
+            let header_type = data[0x0e - register as usize];
+            assert_eq!(header_type, expected, "{slot}.{function} of {count}");
+        }
+        let mut neighbours = [0; 1];
+        for register in [0x0d, 0x0f] {
+            segment.read(at | register, &mut neighbours);
+            assert_eq!(neighbours, [0], "{register:#x}");
+        }
+    }
+}
+
+#[test]
+fn a_bus_has_an_end() {
+    let (mut segment, functions) = setup(248);
     let one_more = segment.add(functions[0].clone());
-    assert!(matches!(one_more, Err(SegmentError::NoSlot)));
+    assert!(matches!(one_more, Err(SegmentError::NoPlace)));
 }
