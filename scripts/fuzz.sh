@@ -73,13 +73,24 @@ install_cargo_fuzz() {
 }
 
 # The flags that instrument a program are not for a stable compiler to take, unless it is told so.
-build() { (cd vmm && RUSTC_BOOTSTRAP=1 cargo fuzz build --features libfuzzer --sanitizer "$1" --target-dir "$programs"); }
+build() { # SANITIZER
+    local target wanted=("${targets[@]}")
+    # All of them at once.
+    ((${#wanted[@]} < ${#all[@]})) || wanted=('')
+    for target in "${wanted[@]}"; do
+        (
+            cd vmm
+            RUSTC_BOOTSTRAP=1 cargo fuzz build --features libfuzzer --sanitizer "$1" \
+                --target-dir "$programs" ${target:+"$target"}
+        ) || return
+    done
+}
 
 key=$(hash_of - <<<"$cargo_fuzz_version $(rustc --version)")
 PATH=$(cached cargo-fuzz "$key" install_cargo_fuzz)/bin:$PATH
 sanitizer=none
 compgen -G "$(rustc --print target-libdir)/librustc*_rt.asan.a" >/dev/null && sanitizer=address
-with_progress "build ${#all[@]} fuzz targets, sanitizer: $sanitizer" "$folder/logs/build.log" build "$sanitizer" ||
+with_progress "build ${#targets[@]} fuzz targets, sanitizer: $sanitizer" "$folder/logs/build.log" build "$sanitizer" ||
     give_up 69 "the fuzz targets do not build; see $folder/logs/build.log"
 programs=$programs/$host/release
 export ASAN_OPTIONS=detect_odr_violation=0
