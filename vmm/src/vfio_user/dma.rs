@@ -89,14 +89,33 @@ impl Regions {
         Ok(())
     }
 
-    /// Removes a region, just as it was added.
+    /// Removes all regions in a range, as VFIO does: there need not be any, but none may lie partly in
+    /// it. A client with an IOMMU for its guest does not know what is there.
     pub fn unmap(&mut self, address: u64, size: u64) -> Result<(), Errno> {
-        if self.known.get(&address) != Some(&size) {
+        let last = size
+            .checked_sub(1)
+            .and_then(|last| address.checked_add(last))
+            .ok_or(Errno::INVAL)?;
+        // Regions do not overlap, so of those that begin before the range only the last reaches into it.
+        let below = self.known.range(..address).next_back();
+        let end = |start: u64, size: u64| start + (size - 1);
+        let inside: Vec<_> = self
+            .known
+            .range(address..=last)
+            .map(|(&start, &size)| (start, size))
+            .collect();
+        let cut = below.is_some_and(|(&start, &size)| end(start, size) >= address)
+            || inside
+                .last()
+                .is_some_and(|&(start, size)| end(start, size) > last);
+        if cut {
             return Err(Errno::INVAL);
         }
-        self.known.remove(&address);
-        if let Ok((memory, _)) = self.memory.remove_region(GuestAddress(address), size) {
-            self.memory = memory;
+        for (start, size) in inside {
+            self.known.remove(&start);
+            if let Ok((memory, _)) = self.memory.remove_region(GuestAddress(start), size) {
+                self.memory = memory;
+            }
         }
         Ok(())
     }

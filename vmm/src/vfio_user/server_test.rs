@@ -410,7 +410,7 @@ fn what_cannot_be_done_is_refused_and_nothing_else_suffers() {
             &eventfds[..1],
             &Err(libc::EOPNOTSUPP),
         ),
-        (command::DMA_UNMAP, unmap(0, 0, 0x1000), &[], &einval),
+        (command::DMA_UNMAP, unmap(0, 0, 0), &[], &einval),
     ] {
         let result = client.call(command, &body, files);
         assert_eq!(&result, expected, "command {command}: {body:x?}");
@@ -506,7 +506,7 @@ fn posted_writes_are_done_before_the_next_read() {
 }
 
 #[test]
-fn regions_of_memory_do_not_overlap_and_go_as_they_came() {
+fn regions_of_memory_do_not_overlap_and_go_as_a_whole() {
     let stand = Stand::new();
     let mut client = stand.client();
     let file = memory(0x10_0000);
@@ -533,18 +533,38 @@ fn regions_of_memory_do_not_overlap_and_go_as_they_came() {
     assert_eq!(lend(3, 0x10_4000, 0x1000, &file), Ok(vec![]));
     let mut unlend =
         |flags, address, size| client.call(command::DMA_UNMAP, &unmap(flags, address, size), &[]);
+    // A part of a region, alone or with others.
     for (address, size) in [
-        (0x10_0000, 0x5000),
         (0x10_0000, 0x1000),
         (0x10_1000, 0x3000),
+        (0xf_f000, 0x2000),
+        (0x10_0000, 0x4800),
+        (0x10_2000, 0x20_0000),
+        (0x10_0000, 0),
+        (0x10_0000, u64::MAX),
     ] {
-        assert_eq!(unlend(0, address, size), Err(libc::EINVAL));
+        assert_eq!(unlend(0, address, size), Err(libc::EINVAL), "{address:#x}");
     }
-    for address in [0x10_0000, 0x20_0000, 0x30_0000] {
-        assert_eq!(unlend(0, address, 0x4000), Ok(unmap(0, address, 0x4000)));
-        assert_eq!(unlend(0, address, 0x4000), Err(libc::EINVAL));
+    // One, two, none.
+    for (address, size) in [
+        (0x30_0000, 0x4000),
+        (0x10_0000, 0x5000),
+        (0x10_0000, 0x5000),
+        (0, 0x20_0000),
+    ] {
+        assert_eq!(unlend(0, address, size), Ok(unmap(0, address, size)));
     }
-    assert!(unlend(2, 0, 0).is_ok());
+    assert_eq!(
+        client.call(command::DMA_MAP, &map(3, 0, 0x10_0000, 0x5000), &file),
+        Ok(vec![])
+    );
+    let still = client.call(command::DMA_MAP, &map(3, 0, 0x20_0000, 0x1000), &file);
+    assert_eq!(still, Err(libc::EEXIST));
+    assert!(
+        client
+            .call(command::DMA_UNMAP, &unmap(2, 0, 0), &[])
+            .is_ok()
+    );
     // There is a limit, and after all are taken back there is room again.
     for _ in 0..2 {
         for number in 0..1025 {
