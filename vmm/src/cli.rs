@@ -13,6 +13,7 @@ use lockstorm_device_model::{Config, Storm};
 use crate::completion::Completion;
 use crate::ctl::Ctl;
 use crate::machine::layout;
+use crate::pci::vfio::PciAddress;
 use crate::storms::{self, StormCommand};
 use crate::supervisor::Rules;
 use crate::top::Top;
@@ -28,6 +29,9 @@ Examples:
   A storm under load, from the moment when the guest is ready:
     lockstorm boot --kernel vmlinux --initramfs guest.cpio --cpus 2 --devices 2 \\
       --storm bursts --run 'stress --seconds 10'
+
+  With a PCI device of this machine, which its own driver has in the guest (docs/vfio.md):
+    lockstorm boot --kernel vmlinux --initramfs guest.cpio --vfio 0000:3b:00.0
 
   From another terminal, to a guest booted with --control /tmp/storm.sock:
     lockstorm ctl --socket /tmp/storm.sock stats
@@ -97,9 +101,13 @@ pub struct Boot {
     #[command(flatten)]
     pub devices: Devices,
     /// Empty slots, into which `lockstorm ctl plug` puts devices while the machine runs, each behind a
-    /// PCI Express root port of its own. Devices and ports together: at most 31
+    /// PCI Express root port of its own
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=31))]
     pub ports: u8,
+    /// PCI device of this machine to assign to the guest, such as 0000:3b:00.0; given more than once,
+    /// more of them. It must be bound to vfio-pci, and all of the guest's memory is pinned for it
+    #[arg(long, value_name = "ADDRESS")]
+    pub vfio: Vec<PciAddress>,
     /// What the guest does, and how it is watched.
     #[command(flatten)]
     pub guest: GuestOptions,
@@ -252,6 +260,8 @@ mod tests {
             (["--storm", "calm"], true),
             (["--storm=calm", "--storm=rate=1,hang=9"], true),
             (["--storm", "rate=0"], false),
+            (["--vfio", "0000:3b:00.0"], true),
+            (["--vfio", "3b:00"], false),
             (["--bogus", "1"], false),
         ] {
             let parsed = Cli::try_parse_from(images.iter().chain(&arguments));

@@ -29,6 +29,7 @@ use crate::machine::run_control::RunControl;
 use crate::machine::vcpus::{self, Vcpus};
 use crate::machine::{self, Machine, kernel, layout, memory, pvh};
 use crate::open_files;
+use crate::pci::vfio::{AssignError, AssignedFunction, assign};
 use crate::pci::{ConfigPorts, Ecam, RootPort, Segment, SegmentError, WindowError, Windows};
 use crate::run_loop::RunLoop;
 use crate::signals;
@@ -69,6 +70,9 @@ pub enum Error {
     /// An evgen device cannot be made.
     #[error(transparent)]
     Device(#[from] AddError),
+    /// A device of the host cannot be assigned.
+    #[error(transparent)]
+    Vfio(#[from] AssignError),
     /// A device has no place on a bus.
     #[error(transparent)]
     Bus(#[from] RangeError),
@@ -140,7 +144,7 @@ pub fn boot(options: &Boot, start: Instant) -> Result<Ending, Error> {
     let run_control = RunControl::new(Clock::new(start)).map_err(Error::Signal)?;
     let run_control = Arc::new(run_control);
     let clock = run_control.clock();
-    let (evgen, hot_plug) = add_evgen(&machine, options, clock, events.clone())?;
+    let (evgen, hot_plug, assigned) = add_devices(&machine, options, clock, events.clone())?;
     let exit = Arc::new(ExitDevice::new(clock.clone(), events.clone()));
     let ports: [(u16, u16, Arc<dyn BusDevice>); 3] = [
         (layout::COM1_PORT, layout::COM1_PORTS, serial.clone()),
@@ -184,6 +188,9 @@ pub fn boot(options: &Boot, start: Instant) -> Result<Ending, Error> {
     run.storm.finish();
     // The guest first: it uses all the others.
     drop(vcpus);
+    for function in assigned {
+        function.release();
+    }
     if ending.status == status::TIMEOUT {
         tell_where(&inbox);
     }
@@ -213,13 +220,13 @@ fn load(options: &Boot) -> Result<(memory::Memory, u64), Error> {
     Ok((memory, kernel.entry))
 }
 
-/// Puts the PCI buses with their evgen devices and slots into `machine`.
-fn add_evgen(
+/// Puts the PCI buses with their evgen devices, those of the host and slots into `machine`.
+fn add_devices(
     machine: &Machine,
     options: &Boot,
     clock: &Clock,
     events: Events,
-) -> Result<(Arc<EvgenHost>, HotPlug), Error> {
+) -> Result<(Arc<EvgenHost>, HotPlug, Vec<Arc<AssignedFunction>>), Error> {
     let router = InterruptRouter::new(machine.vm.clone());
     let router = Arc::new(match options.msi {
         Msi::Irqfd => router,
@@ -235,6 +242,7 @@ fn add_evgen(
         RootPort::new(number, Box::new(sink))
     });
     let ports: Vec<_> = ports.collect();
+    let assigned = assign(&options.vfio, &machine.vm, &machine.memory, &router)?;
     let (vm, memory) = (Arc::clone(&machine.vm), machine.memory.clone());
     let wiring = move || Wiring {
         sink: Box::new(KvmMsiSink::new(Arc::clone(&router))),
@@ -244,6 +252,9 @@ fn add_evgen(
     for _ in 0..options.devices.count {
         let (_, function) = evgen.add(config, wiring())?;
         segment.add(function)?;
+    }
+    for function in &assigned {
+        segment.add(function.clone())?;
     }
     for port in ports {
         segment.add_port(port)?;
@@ -264,7 +275,7 @@ fn add_evgen(
         usual: config,
     };
     let hot_plug = HotPlug::new(Arc::clone(&evgen), Some(slots));
-    Ok((evgen, hot_plug))
+    Ok((evgen, hot_plug, assigned))
 }
 
 /// A guest that hangs hangs somewhere.

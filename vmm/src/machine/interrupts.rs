@@ -335,18 +335,21 @@ impl KvmMsiSink {
         }
     }
 
+    /// From now on a write to `trigger`, whoever it comes from, sends `message` as `vector`'s, until
+    /// [`MsiSink::settle`] or [`MsiSink::release`]. A vector keeps the trigger that it had first.
+    pub fn connect(
+        &mut self,
+        vector: u16,
+        message: MsiMessage,
+        trigger: &EventFd,
+    ) -> Result<(), InterruptError> {
+        self.ready(vector, message, || trigger.try_clone())
+    }
+
     fn try_raise(&mut self, vector: u16, message: MsiMessage) -> Result<(), InterruptError> {
-        if self
-            .lines
-            .get(&vector)
-            .is_none_or(|line| line.message != message || !line.assigned)
-        {
-            let line = match self.lines.remove(&vector) {
-                None => self.connect(message)?,
-                Some(line) => self.reconnect(line, message)?,
-            };
-            self.lines.insert(vector, line);
-        }
+        self.ready(vector, message, || {
+            EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)
+        })?;
         match self.lines.get(&vector) {
             None => Ok(()),
             Some(line) => line
@@ -359,9 +362,33 @@ impl KvmMsiSink {
         }
     }
 
-    fn connect(&self, message: MsiMessage) -> Result<Line, InterruptError> {
-        let trigger = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)
-            .map_err(InterruptError::Eventfd)?;
+    /// Has KVM send `message` when the vector's trigger is written to.
+    fn ready(
+        &mut self,
+        vector: u16,
+        message: MsiMessage,
+        trigger: impl FnOnce() -> io::Result<EventFd>,
+    ) -> Result<(), InterruptError> {
+        if self
+            .lines
+            .get(&vector)
+            .is_none_or(|line| line.message != message || !line.assigned)
+        {
+            let line = match self.lines.remove(&vector) {
+                None => self.new_line(message, trigger)?,
+                Some(line) => self.reconnect(line, message)?,
+            };
+            self.lines.insert(vector, line);
+        }
+        Ok(())
+    }
+
+    fn new_line(
+        &self,
+        message: MsiMessage,
+        trigger: impl FnOnce() -> io::Result<EventFd>,
+    ) -> Result<Line, InterruptError> {
+        let trigger = trigger().map_err(InterruptError::Eventfd)?;
         let gsi = self.router.allocate(message)?;
         self.assign(Line {
             gsi,

@@ -12,6 +12,7 @@ mod access;
 mod host_bridge;
 mod root_port;
 mod segment;
+pub mod vfio;
 mod windows;
 
 use lockstorm_device_model::ConfigOutcome;
