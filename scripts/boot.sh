@@ -27,6 +27,11 @@ Options:
   --ports N                empty slots for `scripts/storm.sh plug` (default 0); not with --accel qemu
   --rings N                event rings of each device, 1 to 8 (default 4)
   --vectors N              MSI-X vectors of each device, up to 2048 (default: as few as will do)
+  --vfio DEVICE            give the guest a PCI device of this machine, such as 0000:3b:00.0, bound
+                           to vfio-pci (docs/vfio.md); more of them if given more than once.
+                           --devices is 0 then by default. With --accel nested it is a device
+                           of the outer machine: evgen, which scripts/storm.sh speaks to, or
+                           what QEMU's -device takes
   --run CMD                run CMD in the guest instead of a shell
   --demo                   run the demonstration
   --storm STORM            the devices storm as soon as the guest's `stress` is ready: a name
@@ -87,13 +92,13 @@ choose_kernel() {
 }
 
 accel=auto cpus=2 mem='' devices='' ports=0 rings=4 vectors='' mode='' command='' kernel_name=stock guest_kernel='' timeout=0 control='' dry_run=''
-storms=()
+storms=() vfio=()
 while (($# > 0)); do
     case $1 in
     --help | -h) usage && exit ;;
     --demo) mode=demo ;;
     --dry-run) dry_run=1 ;;
-    --accel | --cpus | --mem | --devices | --ports | --rings | --vectors | --run | --storm | --kernel | --timeout | --control)
+    --accel | --cpus | --mem | --devices | --ports | --rings | --vectors | --vfio | --run | --storm | --kernel | --timeout | --control)
         (($# > 1)) || fail 2 "$1 needs a value; see boot.sh --help"
         case $1 in
         --accel) accel=$2 ;;
@@ -103,6 +108,7 @@ while (($# > 0)); do
         --ports) ports=$2 ;;
         --rings) rings=$2 ;;
         --vectors) vectors=$2 ;;
+        --vfio) vfio+=("$2") ;;
         --run) mode=run command=$2 ;;
         --storm) storms+=("$2") ;;
         --kernel) choose_kernel "$2" ;;
@@ -122,7 +128,11 @@ if [[ -z $mode ]]; then
 fi
 # A demonstration takes some 15 s; one that hangs is to be told from a slow one.
 [[ $mode != demo ]] || ((timeout > 0)) || timeout=180
-[[ -n $devices ]] || { [[ $mode == demo ]] && devices=2 || devices=1; }
+if [[ -z $devices ]]; then
+    devices=1
+    ((${#vfio[@]} == 0)) || devices=0
+    [[ $mode != demo ]] || devices=2
+fi
 [[ -n $mem ]] || { [[ $kernel_name == kasan ]] && mem=1024 || mem=512; }
 [[ $accel == @(auto|kvm|nested|qemu) ]] || fail 2 "--accel takes auto, kvm, nested or qemu, not '$accel'"
 number --cpus "$cpus" 1 8
@@ -150,8 +160,22 @@ fi
 
 machine_options=(--cpus "$cpus" --mem "$mem")
 ((ports == 0)) || machine_options+=(--ports "$ports")
-options=(--devices "$devices" --rings "$rings")
-[[ -z $vectors ]] || options+=(--vectors "$vectors")
+options=(--devices "$devices")
+device_options=(--rings "$rings")
+[[ -z $vectors ]] || device_options+=(--vectors "$vectors")
+options+=("${device_options[@]}")
+for device in "${vfio[@]}"; do
+    case $accel in
+    kvm) machine_options+=(--vfio "$device") ;;
+    qemu) fail 2 '--vfio: with --accel qemu there are none; QEMU itself has -device vfio-pci' ;;
+    nested)
+        [[ $device != *:*.[0-7] ]] ||
+            fail 69 "--vfio $device: only a guest on this machine's own KVM can have it; --vfio evgen works without"
+        [[ $device != evgen || ${#storms[@]} == 0 && $mode != demo ]] ||
+            fail 2 '--vfio evgen: start the storm from another terminal, with scripts/storm.sh'
+        ;;
+    esac
+done
 ((timeout == 0)) || options+=(--timeout "$timeout")
 # Emulated, on a busy machine, Linux may not see the timer's interrupt in time and panics for it.
 [[ $accel != qemu ]] || options+=(--append no_timer_check)
@@ -191,6 +215,8 @@ fi
 . "$here/run-folder.sh"
 # shellcheck source=scripts/nested.sh
 . "$here/nested.sh"
+# shellcheck source=scripts/vfio.sh
+. "$here/vfio.sh"
 # Now, and not after minutes of building.
 [[ -z $control ]] || require_free_control "$control"
 "$here/host-needs.sh"
@@ -223,7 +249,10 @@ run_on_kvm() {
 # shellcheck disable=SC2317  # called by the trap
 end_machine() {
     trap '' HUP INT TERM
-    if [[ -n $machine ]] && kill "$machine" 2>/dev/null; then wait "$machine" || true; fi
+    local process
+    for process in $machine $server; do
+        if kill "$process" 2>/dev/null; then wait "$process" || true; fi
+    done
     wait "${readers[@]}" 2>/dev/null || true
     [[ -z $control ]] || rm -f -- "$control"
     rm -rf "$run"/{tree,initrd,status,qemu.pid}
@@ -231,7 +260,7 @@ end_machine() {
 }
 
 make_run_folder
-machine='' readers=() terminal='' status=0
+machine='' server='' readers=() terminal='' status=0
 [[ -z $control ]] || claim_control "$control"
 exec 3<&0
 [[ $mode == shell ]] || exec 3</dev/null
@@ -243,7 +272,10 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 case $accel in
 kvm) run_on_kvm ;;
-nested) run_nested ;;
+nested)
+    ((${#vfio[@]} == 0)) || give_outer_devices
+    run_nested
+    ;;
 qemu) run_qemu ;;
 esac
 exit "$status"

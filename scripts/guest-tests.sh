@@ -42,11 +42,17 @@ guest_tests() {
     check 'taken control socket: 2' taken_socket
     check 'Ctrl-C: 130' interrupted_by_user
     qemu_tests
+    check 'VFIO: a malformed address: 2' expect_line 2 "PCI address is DOMAIN:BUS" \
+        "$(images/programs.sh)/lockstorm" boot --kernel k --initramfs i --vfio 3b:00
     # By way of a file: who writes into a pipe that grep has left is told so by a signal.
     boot --dry-run >"$work/dry-run"
     if grep -q '^accel: nested' "$work/dry-run"; then
         check 'killed QEMU: 69' killed_qemu 'QEMU was killed by signal 9'
+        check 'VFIO: assigned devices take a storm, one of QEMU works too' assigned_devices_work
+        check 'VFIO: a device without MSI-X: 69' expect 69 '0000:00:10.0 has no MSI-X' \
+            boot --vfio edu --run true
     else
+        skip 'VFIO: assigned devices' 'only the outer machine of the nested mode has devices to give away'
         skip 'killed QEMU: 69' 'there is no QEMU without the nested mode'
     fi
     finish_kernel_tests
@@ -451,4 +457,23 @@ killed_qemu() {
     wait_for 'it runs'
     kill -KILL "$(<"$(run_behind "$work/control.sock")/qemu.pid")"
     ends_with 69 20 "$pattern"
+}
+
+# What is assigned has the guest's own drivers: that of evgen, and that of the virtio console, of which
+# the kernel says that it has queues with interrupts.
+# shellcheck disable=SC2016  # the guest's shell is to expand it
+assigned_devices_work() {
+    local socket=$work/control.sock virtio=virtio-serial-pci,disable-legacy=on,iommu_platform=on
+    boot_in_background --control "$socket" --vfio evgen --vfio "$virtio" --run '
+        for device in /sys/bus/pci/devices/*; do
+            echo "$(cat $device/vendor $device/device | tr "\n" " ")$(readlink $device/driver)"
+        done
+        grep virtio /proc/interrupts
+        stress --seconds 10 --injectors 2 --settle 60'
+    wait_for '^stress:'
+    scripts/storm.sh --socket "$socket" --rate 1000 --burst 4 --seconds 5
+    ends_with 0 120 'conservation law holds: .* 0 unaccounted for'
+    grep '^0x1234 0x4556 .*/drivers/evgen' "$work/background"
+    grep '^0x1af4 0x1043 .*/drivers/virtio-pci' "$work/background"
+    grep 'PCI-MSIX-0000:00:02.0 .* virtio' "$work/background"
 }

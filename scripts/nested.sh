@@ -21,6 +21,11 @@ readonly outer_cpus=1
 # MiB that the outer machine needs beyond the guest's memory.
 readonly outer_memory=640
 
+# What else the outer machine has: more of its -M, -device and the like, more kernel arguments.
+outer_machine='' outer_devices=() outer_append=''
+# Where its port `control` ends.
+outer_control=(-chardev "socket,id=control,path=/mnt/run/control.sock,server=on,wait=off")
+
 # Boots the guest. Uses boot.sh's guest_kernel, initramfs, lockstorm, machine_options, options, and what
 # run_outer_machine uses.
 # shellcheck disable=SC2154  # boot.sh's own
@@ -55,18 +60,17 @@ run_outer_machine() {
     start=$(microseconds)
     "$images/enter-root.sh" "$toolchain" --bind "$run" run --see "$kernel" kernel -- \
         qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
-        -accel tcg,thread=multi -cpu EPYC-Rome -M q35 \
+        -accel tcg,thread=multi -cpu EPYC-Rome -M "q35$outer_machine" \
         -smp "$outer_cpus" -m $((mem + outer_memory)) -pidfile /mnt/run/qemu.pid \
         -kernel /mnt/kernel/vmlinux -initrd /mnt/run/initrd \
-        -append "console=ttyS0 quiet panic=-1 mitigations=off cryptomgr.notests" \
+        -append "console=ttyS0 quiet panic=-1 mitigations=off cryptomgr.notests $outer_append" \
         -serial file:/mnt/run/host-console.log -device virtio-serial \
         "${console[@]}" -device virtserialport,chardev=console,name=console \
         -chardev file,id=messages,path=/mnt/run/messages.log \
         -device virtserialport,chardev=messages,name=messages \
-        -chardev socket,id=control,path=/mnt/run/control.sock,server=on,wait=off \
-        -device virtserialport,chardev=control,name=control \
+        "${outer_control[@]}" -device virtserialport,chardev=control,name=control \
         -chardev file,id=status,path=/mnt/run/status \
-        -device virtserialport,chardev=status,name=status \
+        -device virtserialport,chardev=status,name=status "${outer_devices[@]}" \
         <&3 2>"$run/qemu.log" 4>&- &
     machine=$!
     follow messages.log | forward_messages &
