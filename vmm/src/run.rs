@@ -106,7 +106,7 @@ impl Error {
             | Self::Kernel(_)
             | Self::ConsoleLog { .. }
             | Self::Control(_)
-            | Self::Segment(SegmentError::NoSlot) => status::USAGE,
+            | Self::Segment(SegmentError::NoPlace) => status::USAGE,
             _ => status::UNAVAILABLE,
         }
     }
@@ -144,7 +144,11 @@ pub fn boot(options: &Boot, start: Instant) -> Result<Ending, Error> {
     let run_control = RunControl::new(Clock::new(start)).map_err(Error::Signal)?;
     let run_control = Arc::new(run_control);
     let clock = run_control.clock();
-    let (evgen, hot_plug, assigned) = add_devices(&machine, options, clock, events.clone())?;
+    let Devices {
+        evgen,
+        hot_plug,
+        assigned,
+    } = add_devices(&machine, options, clock, events.clone())?;
     let exit = Arc::new(ExitDevice::new(clock.clone(), events.clone()));
     let ports: [(u16, u16, Arc<dyn BusDevice>); 3] = [
         (layout::COM1_PORT, layout::COM1_PORTS, serial.clone()),
@@ -220,13 +224,21 @@ fn load(options: &Boot) -> Result<(memory::Memory, u64), Error> {
     Ok((memory, kernel.entry))
 }
 
+/// What sits on the PCI buses.
+struct Devices {
+    evgen: Arc<EvgenHost>,
+    hot_plug: HotPlug,
+    /// Devices of the host, to be given back in the end.
+    assigned: Vec<Arc<AssignedFunction>>,
+}
+
 /// Puts the PCI buses with their evgen devices, those of the host and slots into `machine`.
 fn add_devices(
     machine: &Machine,
     options: &Boot,
     clock: &Clock,
     events: Events,
-) -> Result<(Arc<EvgenHost>, HotPlug, Vec<Arc<AssignedFunction>>), Error> {
+) -> Result<Devices, Error> {
     let router = InterruptRouter::new(machine.vm.clone());
     let router = Arc::new(match options.msi {
         Msi::Irqfd => router,
@@ -275,7 +287,11 @@ fn add_devices(
         usual: config,
     };
     let hot_plug = HotPlug::new(Arc::clone(&evgen), Some(slots));
-    Ok((evgen, hot_plug, assigned))
+    Ok(Devices {
+        evgen,
+        hot_plug,
+        assigned,
+    })
 }
 
 /// A guest that hangs hangs somewhere.

@@ -29,7 +29,7 @@ impl RunLoop {
         Self {
             supervisor: Supervisor::new(rules, start),
             storm: LiveStorm::new(Arc::clone(evgen), storms.to_vec()),
-            timeline: Timeline::new(evgen.functions().len()),
+            timeline: Timeline::new(evgen.figures().len()),
         }
     }
 

@@ -34,7 +34,9 @@ const MULTI_FUNCTION: u8 = 0x80;
 #[derive(Debug, Error)]
 pub enum SegmentError {
     /// Every place is taken.
-    #[error("all {PLACES} places on the PCI bus are taken: give the machine fewer devices or ports")]
+    #[error(
+        "all {PLACES} places on the PCI bus are taken: give the machine fewer devices or ports"
+    )]
     NoPlace,
     /// A BAR has no place.
     #[error(transparent)]

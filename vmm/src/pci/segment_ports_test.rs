@@ -93,7 +93,7 @@ fn a_function_behind_a_port_is_device_0_of_its_bus_and_nothing_else() {
     for (address, answers) in [
         (behind(5, 0), true),
         // Neither another device nor another function, nor on the buses that are further on.
-        (behind(5, 1 << SLOT_SHIFT), false),
+        (behind(5, (FUNCTIONS as u64) << REGISTER_BITS), false),
         (behind(5, 1 << REGISTER_BITS), false),
         (behind(6, 0), false),
         (behind(9, 0), false),
@@ -282,9 +282,12 @@ fn a_link_that_goes_down_resets_the_function() {
 }
 
 #[test]
-fn ports_take_slots_as_functions_do() {
-    let mut segment = with_ports(31);
-    let one_more = segment.add_port(RootPort::new(32, Box::new(NoSink)));
-    assert!(matches!(one_more, Err(SegmentError::NoSlot)));
+fn ports_take_places_as_functions_do() {
+    let (mut segment, _functions) = setup(247);
+    segment
+        .add_port(RootPort::new(1, Box::new(NoSink)))
+        .unwrap();
+    let one_more = segment.add_port(RootPort::new(2, Box::new(NoSink)));
+    assert!(matches!(one_more, Err(SegmentError::NoPlace)));
     assert!(segment.add(Function::new()).is_err());
 }

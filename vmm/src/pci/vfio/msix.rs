@@ -185,7 +185,7 @@ impl Msix {
         for (at, &byte) in (start..self.table.len()).zip(data) {
             self.table[at] = match at % ENTRY_SIZE {
                 0 => byte & !0b11,
-                ..CONTROL => byte,
+                1..CONTROL => byte,
                 CONTROL => byte & MASKED,
                 _ => 0,
             };
