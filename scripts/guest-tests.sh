@@ -23,7 +23,6 @@ guest_tests() {
     check 'control socket: all that it can do to a running guest' control_socket
     check 'each fault on its own is survived, and a token repeats a storm' each_fault_is_survived
     check '1,000,000 stormed events with every fault, all reconciled' million_events_reconcile
-    check '64 devices with 8 rings each: all probed, all accounted for' many_devices
     check 'driver: timers, coalescing, resets, room, parameters, debugfs, tracepoints' \
         expect 0 '^ok 35 ' boot --run 'test-driver'
     check 'tools do what their help says, 5 s of fuzzing' tools_work
@@ -368,16 +367,6 @@ torture_balances() {
         echo 'a stock kernel can do all that'
         return 1
     fi
-}
-
-# many_devices OPTION…: of boot.sh
-many_devices() {
-    expect 0 'conservation law holds: .* 0 unaccounted for' boot "$@" --devices 64 --rings 8 --cpus 4 \
-        --timeout 280 --storm rate=10,burst=4,seconds=5 \
-        --run 'stress --seconds 2 --injectors 4 --settle 200'
-    # The devices' table has a line for each ring.
-    (($(grep -c '^evgen[0-9]* *[0-7] .* ok' "$work/said") >= 512)) || { echo 'a ring is missing' && return 1; }
-    grep '^lockstorm: .* driver probe [0-9.]* s (64 devices, [0-9]* ms each)' "$work/said"
 }
 
 withheld_event_is_found() {
