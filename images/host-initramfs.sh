@@ -13,10 +13,13 @@ build() {
     cp "$root/bin/busybox" "$result/tree/bin/"
     cp "$here/host-init" "$result/tree/init"
     cp -r "$kernel/kvm" "$result/tree/"
+    cp "$module/leave_after_injection.ko" "$result/tree/kvm/"
+    echo leave_after_injection.ko >>"$result/tree/kvm/order"
     "$here/archive.sh" "$kernel" "$result/tree" >"$result/initramfs.cpio"
     rm -r "$result/tree"
 }
 
 root=$("$here/toolchain-root.sh")
 kernel=$("$here/kernel.sh" stock)
-cached host-initramfs "$(hash_of "${BASH_SOURCE[0]}" "$here"/{host-init,archive.sh} - <<<"${kernel##*/}")" build
+module=$("$here/host-module.sh")
+cached host-initramfs "$(hash_of "${BASH_SOURCE[0]}" "$here"/{host-init,archive.sh} - <<<"${kernel##*/} ${module##*/}")" build

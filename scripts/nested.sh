@@ -15,8 +15,8 @@ readonly timeout_grace=20
 # where many boot at once, and then gives one every 5 s.
 readonly pulse_limit=120
 # Processors of the outer machine, whatever the guest has. With two, two demonstrations in eight ended
-# in a guest that had taken an interrupt twice. By QEMU's source, its VMRUN leaves the vector that it
-# injected noted as an exception yet to come, which comes if another thread's signal falls into VMRUN.
+# in a guest that had taken an interrupt twice. images/host-module/ has to do with that, and was made
+# later: nobody has tried again.
 readonly outer_cpus=1
 # MiB that the outer machine needs beyond the guest's memory.
 readonly outer_memory=640
