@@ -83,7 +83,7 @@ mod tests {
             ("exit 42", 42),
             ("exit 255", 255),
             ("kill -9 $$", 137),
-            ("kill -2 $$", 130),
+            ("kill -15 $$", 143),
             ("sleep 0.01 & exit 3", 3),
         ] {
             assert_eq!(command(OsStr::new(script)), expected, "{script}");
