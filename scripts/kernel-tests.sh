@@ -58,7 +58,7 @@ kernel_tests() {
 driver_on_kernel() {
     local calm=rate=500,burst=8,seconds=3
     expect 0 '^# End of test: SUCCESS: 3 of 3 rounds good, .* 0 unaccounted for' \
-        boot --kernel "$1" --timeout 580 --devices 2 \
+        boot --kernel "$1" --timeout 1180 --devices 2 \
         --storm "$calm,corrupt-checksum=40,duplicate-event=40" --storm "$calm" \
         --storm "$calm,lost-interrupt=40,hang=4000,self-reset=4000" \
         --storm rate=500,seconds=5 --storm rate=500,seconds=5 \

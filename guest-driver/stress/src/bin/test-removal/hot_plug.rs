@@ -48,6 +48,15 @@ fn change(how: &str, slot: &Slot, rng: &mut Rng, limit: Duration) -> Result<Back
     Ok(back)
 }
 
+/// Has the host take out what is in the slots.
+pub fn empty(slots: &[Slot]) -> Result<(), Trouble> {
+    for slot in slots.iter().filter(|slot| slot.is_listed()) {
+        say(format_args!("# host: pull {}", slot.address()));
+    }
+    let gone = || Ok(!slots.iter().any(Slot::is_listed));
+    wait("the slots were not emptied", gone)
+}
+
 /// Has the host put in a device, and checks that it works.
 fn put_in(slot: &Slot) -> Result<(), Trouble> {
     say(format_args!("# host: plug {}", slot.address()));
