@@ -12,13 +12,15 @@
 #     # host: unplug 0000:01:00.0    the guest is asked to let go of the device
 #     # host: pull 0000:01:00.0      the device is gone at once
 #     # host: calm                   all storms end
+#     # host: seen 53                so many devices has the guest seen to come; the host must have
+#                                    put in as many
 #
-# Exit status: that of boot.sh.
+# Exit status: that of boot.sh; 42 if the two have not counted the same.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 
 case ${1-} in
---help | -h) sed -n '4,17s/^# \{0,1\}//p' "$here/hot-plug.sh" && exit ;;
+--help | -h) sed -n '4,18s/^# \{0,1\}//p' "$here/hot-plug.sh" && exit ;;
 esac
 
 # Each device has four rings; with more of it, a kernel that checks all does little else.
@@ -29,7 +31,7 @@ readonly attempts=600
 lockstorm=$("$here/../images/programs.sh")/lockstorm || exit 69
 folder=$(mktemp -d)
 socket=$folder/control.sock
-machine=
+machine='' devices_at_first='' disagreed=''
 trap '[[ -z $machine ]] || kill "$machine" 2>/dev/null || true; rm -rf "$folder"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
@@ -42,6 +44,20 @@ find_slot() {
     line=$(ctl stats | grep -F " at ${1#0000:} in the guest") || return 1
     [[ $line =~ ^slot\ ([0-9]+):\ (device\ ([0-9]+))? ]] || return 1
     slot=${BASH_REMATCH[1]} device=${BASH_REMATCH[3]-}
+}
+
+# The number of devices that there have ever been.
+devices_so_far() {
+    ctl stats >"$folder/stats" || return
+    awk '/^device / { sum++ } / devices before: / { sum += $1 } END { print sum + 0 }' "$folder/stats"
+}
+
+# compare COUNT: of the devices that were put in, and that the guest has seen to come.
+compare() {
+    local devices
+    devices=$(($(devices_so_far) - ${devices_at_first:-0}))
+    echo "hot-plug.sh: $devices devices were put in, and the guest has seen $1"
+    (($1 == devices)) || disagreed=1
 }
 
 request() { # VERB ADDRESS
@@ -61,6 +77,11 @@ request() { # VERB ADDRESS
 
 serve() { # VERB ADDRESS
     local attempt
+    : "${devices_at_first:=$(devices_so_far)}"
+    if [[ $1 == seen ]]; then
+        compare "$2"
+        return
+    fi
     for ((attempt = 0; attempt < attempts; attempt++)); do
         ! request "$@" >"$folder/said" || return 0
         sleep 0.1
@@ -79,4 +100,5 @@ done
 status=0
 wait "$machine" || status=$?
 machine=
+((status != 0)) || [[ -z $disagreed ]] || status=42
 exit "$status"

@@ -66,6 +66,7 @@ check() {
     else
         failed=$((failed + 1)) failed_last=1
         failures+=("$name: $(tail -n 1 "$output")")
+        grep -aE '^(not ok|Bail out!|# too much)' "$output" | head -n 5 | sed 's/^/        /' || true
         echo "FAILED  $name … $(seconds_since "$start")"
         tail -n 40 "$output" | sed 's/^/        /'
     fi

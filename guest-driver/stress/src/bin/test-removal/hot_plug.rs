@@ -2,8 +2,10 @@
 
 //! Rounds in which the host takes a device out of a hot-plug slot and puts in another.
 //!
-//! The host is asked by lines on the console, which name the place: `# host: plug 0000:01:00.0`.
+//! The host is asked by lines on the console, which name the place: `# host: plug 0000:01:00.0`. It is
+//! told by one too how many devices were seen to come: `# host: seen 53`.
 
+use std::slice;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -34,18 +36,27 @@ pub fn surprise(slot: &Slot, rng: &mut Rng, limit: Duration) -> Result<Back, Tro
 }
 
 fn change(how: &str, slot: &Slot, rng: &mut Rng, limit: Duration) -> Result<Back, Trouble> {
-    if !slot.is_listed() {
-        put_in(slot)?;
-    }
+    let plugged = fill(slice::from_ref(slot))? + 1;
     let load = Load::start(slot, None)?;
     thread::sleep(Duration::from_millis(rng.u64(..LOAD_MILLISECONDS)));
     say(format_args!("# host: {how} {}", slot.address()));
     wait("a device was not taken out", || Ok(!slot.is_bound()))?;
-    let back = load.come_back(Instant::now(), limit)?;
+    let mut back = load.come_back(Instant::now(), limit)?;
     let stays = "a device that was taken out stayed listed";
     wait(stays, || Ok(!slot.is_listed()))?;
     put_in(slot)?;
+    back.plugged = plugged;
     Ok(back)
+}
+
+/// Has the host put a device into each slot that is empty; how many those are.
+pub fn fill(slots: &[Slot]) -> Result<u64, Trouble> {
+    let mut plugged = 0;
+    for slot in slots.iter().filter(|slot| !slot.is_listed()) {
+        put_in(slot)?;
+        plugged += 1;
+    }
+    Ok(plugged)
 }
 
 /// Has the host take out what is in the slots.

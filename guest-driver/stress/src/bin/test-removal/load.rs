@@ -37,7 +37,7 @@ enum Ended {
     Gone { at: Instant, calls: u64 },
 }
 
-/// Those who came back from a device that was gone.
+/// Those who came back from a device that was gone, and what came instead of it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Back {
     /// How many.
@@ -46,6 +46,8 @@ pub struct Back {
     pub slowest: Duration,
     /// Calls on old files that gave `ENODEV`.
     pub calls: u64,
+    /// Devices that the host has put in.
+    pub plugged: u64,
 }
 
 impl Back {
@@ -54,6 +56,7 @@ impl Back {
         self.sleepers += other.sleepers;
         self.slowest = self.slowest.max(other.slowest);
         self.calls += other.calls;
+        self.plugged += other.plugged;
     }
 }
 
@@ -98,6 +101,7 @@ impl Load {
                     sleepers: 1,
                     slowest: at.saturating_duration_since(gone),
                     calls,
+                    plugged: 0,
                 }),
                 Ended::Told => return Err(Trouble::wrong(name, "ended, though nobody told it")),
             }

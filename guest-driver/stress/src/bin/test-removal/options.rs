@@ -16,8 +16,8 @@ use clap::{Parser, ValueEnum};
 /// give it out. Devices are treated in parallel.
 ///
 /// In the end, and after some rounds to warm up, the kernel's objects, its memory, interrupts, files
-/// and folders are counted, and what has grown more than it may is a leak. Kernels that look for leaks
-/// themselves (kmemleak) are asked too.
+/// and folders are counted. What has grown more than it may, and does so again when the same rounds are
+/// done twice more, is a leak. Kernels that look for leaks themselves (kmemleak) are asked too.
 #[derive(Debug, Parser)]
 #[command(
     name = "test-removal",
