@@ -9,6 +9,7 @@
 //! the segment brings the machine's memory bus in line with what all functions and ports say.
 
 mod access;
+mod header;
 mod host_bridge;
 mod root_port;
 mod segment;

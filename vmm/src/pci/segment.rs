@@ -11,6 +11,7 @@ use lockstorm_device_model::ConfigOutcome;
 use thiserror::Error;
 use tracing::warn;
 
+use super::header::HEADER_TYPE;
 use super::host_bridge::HostBridge;
 use super::root_port::Asked;
 use super::{AskError, MemoryBar, PciFunction, RootPort, WindowError, Windows};
@@ -27,7 +28,6 @@ const PLACES: usize = 1 + (SLOTS - 1) * FUNCTIONS;
 const BUS_SHIFT: u32 = 20;
 const REGISTER_BITS: u32 = 12;
 /// Header Type (PCI Local Bus 3.0, §6.2.1), and its bit that tells of functions beside function 0.
-const HEADER_TYPE: u16 = 0x0e;
 const MULTI_FUNCTION: u8 = 0x80;
 
 /// A function that cannot be put on the bus.
@@ -204,7 +204,7 @@ impl Segment {
         if !at.is_multiple_of(FUNCTIONS) || other.is_none_or(|other| other >= self.seats.len()) {
             return;
         }
-        let header_type = HEADER_TYPE.checked_sub(register).map(usize::from);
+        let header_type = HEADER_TYPE.checked_sub(register.into());
         if let Some(byte) = header_type.and_then(|byte| data.get_mut(byte)) {
             *byte |= MULTI_FUNCTION;
         }

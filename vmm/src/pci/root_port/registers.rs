@@ -13,17 +13,16 @@ use std::ops::RangeInclusive;
 
 use lockstorm_device_model::MsiMessage;
 
+use crate::pci::header::{
+    CAPABILITY_POINTER, COMMAND, COMMAND_BUS_MASTER, COMMAND_MEMORY, HEADER_TYPE, INTERRUPT_LINE,
+    STATUS, STATUS_CAPABILITIES,
+};
+
 /// Identity of QEMU's root port, for which guests have no quirks.
 const VENDOR_AND_DEVICE: u32 = 0x000c_1b36;
-const COMMAND: usize = 0x04;
-const COMMAND_MEMORY: u16 = 1 << 1;
-const COMMAND_BUS_MASTER: u16 = 1 << 2;
-const STATUS: usize = 0x06;
-const STATUS_CAPABILITIES: u16 = 1 << 4;
 /// Revision 0; class 06_04_00, PCI-to-PCI bridge.
 const REVISION_AND_CLASS: usize = 0x08;
 const PCI_BRIDGE: u32 = 0x0604_0000;
-const HEADER_TYPE: usize = 0x0e;
 const BRIDGE_HEADER: u8 = 1;
 const PRIMARY_BUS: usize = 0x18;
 const MEMORY_BASE: usize = 0x20;
@@ -38,8 +37,6 @@ const WINDOW_64_BIT: u16 = 1;
 /// limit.
 const WINDOW_ADDRESS: u16 = 0xfff0;
 const WINDOW_GRANULE: u64 = 1 << 20;
-const CAPABILITY_POINTER: usize = 0x34;
-const INTERRUPT_LINE: usize = 0x3c;
 const BRIDGE_CONTROL: usize = 0x3e;
 const SECONDARY_BUS_RESET: u16 = 1 << 6;
 

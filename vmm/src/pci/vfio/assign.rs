@@ -23,9 +23,9 @@ use super::host_device::{HostDevice, HostDeviceError, PciAddress};
 use super::msix::Msix;
 use crate::machine::interrupts::{InterruptRouter, KvmMsiSink};
 use crate::machine::memory::Memory;
+use crate::pci::header::HEADER_TYPE;
 
 const CONTAINER: &str = "/dev/vfio/vfio";
-const HEADER_TYPE: usize = 0x0e;
 const BARS: usize = 0x10;
 const IO_BAR: u8 = 0b1;
 

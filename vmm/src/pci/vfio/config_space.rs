@@ -17,23 +17,19 @@
 //! * The extended space, from 0x100 on, is not there: resizable BARs, SR-IOV, ATS and their like.
 
 use super::bars::BarShape;
+use crate::pci::header::{
+    CAPABILITY_POINTER, COMMAND, COMMAND_BUS_MASTER, COMMAND_MEMORY, HEADER_TYPE, INTERRUPT_LINE,
+    STATUS, STATUS_CAPABILITIES,
+};
 use crate::pci::{AddressWidth, MemoryBar};
 
 /// Bytes of configuration space that there are.
 pub(super) const SIZE: usize = 256;
 
-const COMMAND: usize = 0x04;
-const COMMAND_MEMORY: u8 = 1 << 1;
-const COMMAND_BUS_MASTER: u8 = 1 << 2;
-const STATUS: usize = 0x06;
-const STATUS_CAPABILITIES: u8 = 1 << 4;
 const CACHE_LINE: usize = 0x0c;
-const HEADER_TYPE: usize = 0x0e;
 const BARS: usize = 0x10;
 const CARDBUS: usize = 0x28;
 const ROM: usize = 0x30;
-const CAPABILITY_POINTER: usize = 0x34;
-const INTERRUPT_LINE: usize = 0x3c;
 const INTERRUPT_PIN: usize = 0x3d;
 /// Capabilities begin here at the earliest.
 const HEADER_END: usize = 0x40;
@@ -160,7 +156,7 @@ impl ConfigSpace {
         space.own[CACHE_LINE] = device[CACHE_LINE];
         // Without the bit that says that there are more functions: here there are none.
         space.own[HEADER_TYPE] = device[HEADER_TYPE] & 0x7f;
-        space.writable[COMMAND] = COMMAND_MEMORY | COMMAND_BUS_MASTER;
+        space.writable[COMMAND] = (COMMAND_MEMORY | COMMAND_BUS_MASTER) as u8;
         space.writable[INTERRUPT_LINE] = 0xff;
         for (index, shape) in (0..).zip(bars) {
             if let Some(shape) = shape {
@@ -209,7 +205,7 @@ impl ConfigSpace {
             self.own[at] = id;
             self.own[at + 1] = 0;
             self.own[link] = at as u8;
-            self.own[STATUS] = STATUS_CAPABILITIES;
+            self.own[STATUS] = STATUS_CAPABILITIES as u8;
             link = at + 1;
         }
     }
@@ -301,7 +297,7 @@ impl ConfigSpace {
                     8 => AddressWidth::Bits64,
                     _ => AddressWidth::Bits32,
                 },
-                enabled: self.own[COMMAND] & COMMAND_MEMORY != 0,
+                enabled: self.own[COMMAND] & COMMAND_MEMORY as u8 != 0,
             })
         })
         .collect()
@@ -318,7 +314,7 @@ impl ConfigSpace {
 
     /// Whether the guest lets the function access memory.
     pub fn bus_master(&self) -> bool {
-        self.own[COMMAND] & COMMAND_BUS_MASTER != 0
+        self.own[COMMAND] & COMMAND_BUS_MASTER as u8 != 0
     }
 
     /// Whether the guest has turned MSI-X on, and masks all of its vectors.

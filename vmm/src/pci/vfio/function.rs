@@ -20,12 +20,10 @@ use super::config_space::{BarPart, ConfigSpace, MsixCapability};
 use super::host_device::PciAddress;
 use super::msix::{Msix, Source};
 use crate::machine::bus::Outcome;
+use crate::pci::header::{COMMAND, COMMAND_BUS_MASTER, COMMAND_MEMORY};
 use crate::pci::{MemoryBar, PciFunction};
 use crate::rate_limit::Occurrences;
 
-const COMMAND: u64 = 0x04;
-const COMMAND_MEMORY: u16 = 1 << 1;
-const COMMAND_BUS_MASTER: u16 = 1 << 2;
 const COMMAND_NO_INTX: u16 = 1 << 10;
 const MSIX_ENABLE: u16 = 1 << 15;
 
@@ -188,7 +186,7 @@ impl AssignedFunction {
         let bus_master = if bus_master { COMMAND_BUS_MASTER } else { 0 };
         let command = COMMAND_MEMORY | COMMAND_NO_INTX | bus_master;
         self.device
-            .region_write(CONFIG_REGION, &command.to_le_bytes(), COMMAND);
+            .region_write(CONFIG_REGION, &command.to_le_bytes(), COMMAND as u64);
     }
 
     fn irqs(&self) -> DeviceIrqs<'_> {
