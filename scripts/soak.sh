@@ -127,7 +127,7 @@ soak_kernel() { # KERNEL SEED
                 storms+=(--storm "rate=1000,burst=8,seconds=5,seed=$round,$faults")
             done
             soak "$1" torture "$2" 0 '^# End of test: SUCCESS' --devices 2 "${storms[@]}" \
-                --run "torture --seconds 60 --seed $2 --settle 600"
+                --run "torture --seconds 60 --seed $2 --settle 120"
             ;;
         unbind | module)
             # Each device has four rings; with more of it, a kernel that checks all does little else.

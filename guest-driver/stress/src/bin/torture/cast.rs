@@ -149,19 +149,23 @@ impl Cast {
         let deadline = Instant::now() + self.limit;
         loop {
             let mut left = None;
-            for actor in &mut self.actors {
+            for (place, actor) in self.actors.iter_mut().enumerate() {
                 if which(&actor.part) && !actor.end()? {
-                    left = Some(actor);
+                    left = Some(place);
                 }
             }
-            let Some(actor) = left else {
+            let Some(left) = left else {
                 return Ok(());
             };
             if stopped() {
                 return Err(CastError::Interrupted);
             }
+            // Linux keeps a SIGSTOP for the child that a process is about to fork, and does not drop it
+            // upon a SIGCONT that comes before the child does and that nobody handles
+            // (__send_signal_locked in kernel/signal.c). Such a child is born stopped after a pause.
+            self.signal(Signal::CONT);
             if Instant::now() > deadline {
-                return Err(actor.stuck("did not stop", self.limit));
+                return Err(self.actors[left].stuck("did not stop", self.limit));
             }
             thread::sleep(AGAIN);
         }
@@ -183,21 +187,21 @@ impl Cast {
         }
         Ok(())
     }
+
+    /// Sends a signal to all actors and their children.
+    fn signal(&self, signal: Signal) {
+        // The group is there as long as one of its processes was not waited for.
+        if let Some(running) = self.actors.iter().find(|actor| !actor.ended) {
+            let group = rustix::process::getpgid(Some(running.pid()));
+            let _ = group.map(|group| kill_process_group(group, signal));
+        }
+    }
 }
 
 impl Drop for Cast {
     fn drop(&mut self) {
-        let running: Vec<_> = self
-            .actors
-            .iter_mut()
-            .filter(|actor| !actor.ended)
-            .collect();
-        // The group is there as long as one of its processes was not waited for.
-        if let Some(first) = running.first() {
-            let group = rustix::process::getpgid(Some(first.pid()));
-            let _ = group.map(|group| kill_process_group(group, Signal::KILL));
-        }
-        for actor in running {
+        self.signal(Signal::KILL);
+        for actor in self.actors.iter_mut().filter(|actor| !actor.ended) {
             // One that hangs in the kernel cannot be killed either.
             for _ in 0..50 {
                 if !matches!(actor.child.try_wait(), Ok(None)) {
