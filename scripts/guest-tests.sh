@@ -59,6 +59,9 @@ guest_tests() {
 
 boot() { timeout --foreground 1200 scripts/boot.sh "$@"; }
 
+# The host does what the guest asks of its slots.
+boot_with_slots() { timeout --foreground 1200 scripts/hot-plug.sh "$@"; }
+
 # expect STATUS PATTERN COMMAND…: both must come out.
 expect() {
     local expected=$1 pattern=$2 status=0
@@ -237,7 +240,7 @@ hot_plug() {
 # Devices come and go in four slots at once, each under load and under a storm; nothing leaks in the guest,
 # which works as before, and has seen as many devices come as the host has put in.
 hot_plug_rounds() {
-    expect 0 '^ok 4 - surprise: nothing leaks' timeout --foreground 1200 scripts/hot-plug.sh --timeout 580 --ports 4 --run \
+    expect 0 '^ok 4 - surprise: nothing leaks' boot_with_slots --timeout 580 --ports 4 --run \
         'test-removal --kind unplug --kind surprise --rounds 10 --limit 60 && echo "# host: calm" && stress --seconds 2'
     grep -q 'conservation law holds: .* 0 unaccounted for' "$work/said"
     grep '^hot-plug.sh: [0-9]* devices were put in, and the guest has seen' "$work/said"

@@ -8,7 +8,7 @@ use kernel::{
     new_work,
     prelude::*,
     sync::Arc,
-    workqueue::{self, Work, WorkItem},
+    workqueue::{Work, WorkItem},
 };
 
 use crate::{
@@ -51,7 +51,7 @@ impl Refill {
     pub(crate) fn queue(this: &Arc<Self>) {
         // As long as there may be many nodes to make, no processor is to be bound to it. It fails if
         // it is queued already, which is as good.
-        let _ = workqueue::system_unbound().enqueue(this.clone());
+        let _ = work::unbound_queue().enqueue(this.clone());
     }
 
     /// Makes nodes until there are enough. Whether there are.

@@ -1,12 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! [`Work`]: waiting for it.
+//! [`Work`]: a queue for it, and waiting for it.
 
 use kernel::{
     bindings,
     sync::Arc,
-    workqueue::{HasWork, Work},
+    workqueue::{HasWork, Queue, Work},
 };
+
+/// The queue for work that no processor is to be bound to. The kernel's Rust has it only by a name that
+/// is deprecated, and the kernel complains of whoever uses that.
+pub(crate) fn unbound_queue() -> &'static Queue {
+    // SAFETY: The kernel has made it before it loads the first module, and keeps it.
+    unsafe { Queue::from_raw(bindings::system_dfl_wq) }
+}
 
 /// Waits until the work of `item` is neither queued nor under way. It may be again by then, if others
 /// queue it meanwhile.

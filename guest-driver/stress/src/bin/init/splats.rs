@@ -122,6 +122,7 @@ mod tests {
         "rcu: \tRCU lockdep checking is enabled.",
         "kasan: KernelAddressSanitizer initialized (generic)",
         "kmemleak: Kernel memory leak detector initialized (mem pool available: 31000)",
+        "kmemleak: Cannot allocate a scan area, scanning the full object",
         "ODEBUG: selftest passed",
         "DMA-API: preallocated 65536 debug entries",
         "DMA-API: debugging enabled by kernel config",
