@@ -25,6 +25,8 @@ esac
 
 # Each device has four rings; with more of it, a kernel that checks all does little else.
 readonly storm=rate=25,seconds=3600
+# Anywhere in a line: the kernel writes to the console too.
+readonly asked='# host: (calm|seen [0-9]+|(plug|unplug|pull) [0-9a-f:.]{12})'
 # A slot whose light still blinks takes nothing in and gives nothing out; nor does it blink for long.
 readonly attempts=600
 
@@ -93,9 +95,8 @@ exec 4< <(exec "$here/boot.sh" --control "$socket" "$@" 2>&1 </dev/null)
 machine=$!
 while IFS= read -r line <&4 || [[ -n $line ]]; do
     printf '%s\n' "$line"
-    line=${line%$'\r'}
     # shellcheck disable=SC2086  # these are two words
-    [[ $line != '# host: '* ]] || serve ${line#'# host: '}
+    [[ ! $line =~ $asked ]] || serve ${BASH_REMATCH[1]}
 done
 status=0
 wait "$machine" || status=$?
