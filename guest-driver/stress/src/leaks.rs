@@ -16,9 +16,10 @@ use crate::thousands::thousands;
 
 const SLABS: &str = "/sys/kernel/slab";
 const MEMORY: &str = "/proc/meminfo";
-/// Where stacks of threads and other mappings were. Those are forgotten only when there are thousands
-/// (mm/vmalloc.c), and it has nothing else.
-const LAZY: &str = "vmap_area";
+/// Caches that are not counted. In the first there is where stacks of threads and other mappings were, which
+/// the kernel forgets only when there are thousands (mm/vmalloc.c). The others are kmemleak's notes on these
+/// and on whatever is counted elsewhere.
+const UNCOUNTED: [&str; 3] = ["vmap_area", "kmemleak_object", "kmemleak_scan_area"];
 /// How often the figures are read; the smallest counts. Memory that is freed later, by RCU or a work
 /// item, is so by the last time.
 const READINGS: usize = 4;
@@ -163,12 +164,13 @@ fn allowed(unit: Unit, rounds: u64) -> u64 {
 /// The objects in use, by cache. Caches that are the same under two names come once.
 fn slabs() -> Result<Vec<(String, u64)>, LeakError> {
     let folder = Path::new(SLABS);
-    let lazy = fs::canonicalize(folder.join(LAZY)).unwrap_or_default();
+    let place = |name| fs::canonicalize(folder.join(name)).unwrap_or_default();
+    let uncounted = UNCOUNTED.map(place);
     let list = fs::read_dir(folder).map_err(failed("list", folder))?;
     let mut slabs = Vec::new();
     for entry in list.flatten() {
         // The other names of a cache are links to it.
-        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) || entry.path() == lazy {
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) || uncounted.contains(&entry.path()) {
             continue;
         }
         order(&entry.path().join("shrink"), "1")?;
