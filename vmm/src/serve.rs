@@ -30,7 +30,7 @@ use crate::run_loop::RunLoop;
 use crate::signals;
 use crate::socket_file::{SocketError, SocketFile};
 use crate::supervisor::{Ending, Rules, status};
-use crate::vfio_user::{EventfdSink, Eventfds, Served, VfioUserServer};
+use crate::vfio_user::{EventfdSink, Eventfds, Interrupts, Served, VfioUserServer};
 
 /// The first port of the guest's exit device, where a PC as QEMU emulates it has nothing else.
 const EXIT_PORT: u16 = 0x5e0;
@@ -206,7 +206,7 @@ fn devices(
         served.push(Served {
             socket: SocketFile::create("vfio-user socket", &path)?,
             device,
-            eventfds,
+            interrupts: Interrupts::Eventfds(eventfds),
         });
     }
     let announce = options.vmm.is_empty();

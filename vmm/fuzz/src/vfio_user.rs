@@ -16,7 +16,9 @@ use lockstorm::machine::clock::Clock;
 use lockstorm::machine::events::Events;
 use lockstorm::machine::lent_memory::survive_loss;
 use lockstorm::machine::memory::Memory;
-use lockstorm::vfio_user::{EventfdSink, Eventfds, HEADER_SIZE, Header, MAX_MESSAGE, Session};
+use lockstorm::vfio_user::{
+    Broken, EventfdSink, Eventfds, HEADER_SIZE, Header, Interrupts, MAX_MESSAGE, Session,
+};
 use lockstorm_device_model::abi::event::PAYLOAD_SIZE;
 use lockstorm_device_model::abi::identity::REGISTER_BAR;
 use lockstorm_device_model::abi::registers::{CONTROL_RUN, Register};
@@ -191,7 +193,8 @@ impl Stand {
         self.session = None;
         self.regions.clear();
         let device = Arc::clone(&self.device);
-        self.session = Some(Session::begin(device, Arc::clone(&self.eventfds)));
+        let interrupts = Interrupts::Eventfds(Arc::clone(&self.eventfds));
+        self.session = Some(Session::begin(device, interrupts));
     }
 
     fn agree(&mut self) {
@@ -417,7 +420,14 @@ impl Stand {
     fn send(&mut self, header: &Header, body: &[u8], along: Along) -> Option<Result<Vec<u8>, u32>> {
         let files = self.files_of(along);
         let session = self.session.as_mut().unwrap();
-        // All that breaks a connection is a first message that is wrong, and the first was right.
+        // What breaks a connection is a first message that is wrong, and the first was right; and an
+        // answer, as nothing was asked of the client.
+        if header.answers() {
+            assert_eq!(session.take(header, body, files), Err(Broken::Unasked));
+            self.next_client();
+            self.agree();
+            return None;
+        }
         let reply = session.take(header, body, files).unwrap();
         assert_eq!(reply.is_some(), header.wants_reply());
         let reply = reply?;

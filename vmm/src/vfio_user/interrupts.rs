@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Interrupts to a client: an eventfd of its for each vector.
+//! Interrupts to a client: by an eventfd of its for each vector, or by message.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +16,55 @@ use tracing::warn;
 use vmm_sys_util::errno;
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
+use super::messages::{Messages, Unasked};
 use crate::rate_limit::Occurrences;
+
+/// How a device's interrupts go to its client.
+#[derive(Clone)]
+pub enum Interrupts {
+    /// The client knows of MSI-X, keeps the table that the guest sees, and has an eventfd for each
+    /// vector.
+    Eventfds(Arc<Eventfds>),
+    /// The client does not know of MSI-X. The device does all of it, and its messages go by the
+    /// connection.
+    Messages(Arc<Messages>),
+}
+
+impl Interrupts {
+    /// Whether the client is not to know of MSI-X.
+    pub(super) fn hide_msix(&self) -> bool {
+        matches!(self, Self::Messages(_))
+    }
+
+    /// The client has answered a message.
+    pub(super) fn answered(&self) -> Result<(), Unasked> {
+        match self {
+            Self::Messages(messages) => messages.answered(),
+            Self::Eventfds(_) => Err(Unasked),
+        }
+    }
+
+    /// See [`Eventfds::give`].
+    pub(super) fn give(&self, first: u16, eventfds: Vec<OwnedFd>) {
+        if let Self::Eventfds(known) = self {
+            known.give(first, eventfds);
+        }
+    }
+
+    /// See [`Eventfds::keep`].
+    pub(super) fn keep(&self, kept: impl Fn(u16) -> bool) {
+        if let Self::Eventfds(known) = self {
+            known.keep(kept);
+        }
+    }
+
+    /// See [`Eventfds::signal`].
+    pub(super) fn signal(&self, vector: u16) {
+        if let Self::Eventfds(known) = self {
+            known.signal(vector);
+        }
+    }
+}
 
 /// The vectors of a device that its client has given an eventfd for.
 ///

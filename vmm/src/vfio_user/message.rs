@@ -38,6 +38,8 @@ pub mod command {
     pub const REGION_READ: u16 = 9;
     /// Write to a region.
     pub const REGION_WRITE: u16 = 10;
+    /// The other way round, of a client by a server: write to its memory.
+    pub const DMA_WRITE: u16 = 12;
     /// Reset the device.
     pub const RESET: u16 = 13;
 }
@@ -65,11 +67,26 @@ impl Header {
         }
     }
 
-    /// How many bytes follow it; `None` if this is no command, or longer than any can be.
+    /// The whole of what a server asks of a client, in one piece.
+    pub(super) fn request(id: u16, command: u16, body: &[u8]) -> Vec<u8> {
+        let mut request = Writer::default();
+        request.u16(id).u16(command);
+        request.u32((HEADER_SIZE + body.len()) as u32);
+        request.u32(TYPE_COMMAND).u32(0).bytes(body);
+        request.0
+    }
+
+    /// How many bytes follow it; `None` if this is neither a command nor the answer to what a server
+    /// asks for, or longer than any can be.
     pub fn body(&self) -> Option<usize> {
         let size = usize::try_from(self.size).ok()?;
-        let command = self.flags & TYPE_MASK == TYPE_COMMAND;
-        (command && size <= MAX_MESSAGE).then(|| size.checked_sub(HEADER_SIZE))?
+        let known = self.flags & TYPE_MASK == TYPE_COMMAND || self.answers();
+        (known && size <= MAX_MESSAGE).then(|| size.checked_sub(HEADER_SIZE))?
+    }
+
+    /// Whether it is the answer to what a server asks for.
+    pub fn answers(&self) -> bool {
+        self.flags & TYPE_MASK == TYPE_REPLY && self.command == command::DMA_WRITE
     }
 
     /// Whether the client wants to hear what came of it.
@@ -176,6 +193,15 @@ mod tests {
             let header = Header::parse(&header(7, command::RESET, size, flags));
             assert_eq!(header.body(), expected, "{size} {flags}");
             assert_eq!(header.wants_reply(), flags & NO_REPLY == 0);
+        }
+        for (size, expected) in [
+            (16, Some(0)),
+            (20, Some(4)),
+            (longest + 1, None),
+            (15, None),
+        ] {
+            let answer = header(7, command::DMA_WRITE, size, TYPE_REPLY | ERROR);
+            assert_eq!(Header::parse(&answer).body(), expected, "{size}");
         }
     }
 

@@ -29,6 +29,9 @@
 //! the device as long as it has no eventfd, or the client masks it by SET_IRQS, which QEMU 11.1 does
 //! not: what the guest masks there pends in QEMU, and the guest sees none of it in the pending bits.
 //!
+//! A device that is to be unplugged from QEMU does all of that itself, and its client does not know
+//! that it has MSI-X: `messages` tells why and how.
+//!
 //! # Why not the crate `vfio_user`
 //!
 //! Its server (0.1.7) trusts the client. A VERSION message that is too short, or whose text holds a
@@ -41,11 +44,13 @@
 mod dma;
 mod interrupts;
 mod message;
+mod messages;
 mod server;
 mod session;
 mod stream;
 
-pub use interrupts::{EventfdSink, Eventfds};
+pub use interrupts::{EventfdSink, Eventfds, Interrupts};
 pub use message::{HEADER_SIZE, Header, MAX_MESSAGE};
+pub use messages::{MessageSink, Messages};
 pub use server::{Served, VfioUserServer};
 pub use session::{Broken, Session};

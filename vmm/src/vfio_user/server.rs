@@ -2,11 +2,13 @@
 
 //! The sockets of all devices, and the threads of their clients.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -16,8 +18,9 @@ use tracing::{error, warn};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::interrupts::{Eventfds, let_writers_be_freed};
+use super::interrupts::{Interrupts, let_writers_be_freed};
 use super::message::{HEADER_SIZE, Header};
+use super::messages::{Messages, Voice};
 use super::session::Session;
 use super::stream::receive;
 use crate::console::tell;
@@ -26,8 +29,8 @@ use crate::machine::lent_memory::survive_loss;
 use crate::rate_limit::Occurrences;
 use crate::socket_file::SocketFile;
 
-/// What epoll says of the eventfd that ends the thread; of a socket it says the device's number.
-const STOP: u64 = u64::MAX;
+/// What epoll says of the eventfd that tells of orders; of a socket it says the device's number.
+const ORDERS: u64 = u64::MAX;
 /// How often it is looked whether a client holds up a writer.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long one who is not let in may take to say its name.
@@ -42,22 +45,35 @@ pub struct Served {
     /// The device.
     pub device: Arc<EvgenFunction>,
     /// Where its interrupts go.
-    pub eventfds: Arc<Eventfds>,
+    pub interrupts: Interrupts,
+}
+
+/// What the doorman is to do.
+enum Order {
+    Serve(usize, Served),
+    Dismiss(usize),
+    Stop,
 }
 
 /// The served devices. The end of it sends the clients away and removes the sockets' files.
 pub struct VfioUserServer {
-    stop: EventFd,
+    orders: Sender<Order>,
+    wake: EventFd,
     thread: Option<JoinHandle<()>>,
 }
 
 impl VfioUserServer {
-    /// Serves the devices, in this order. With `announce` it is told who comes and goes.
+    /// Serves the devices, whose numbers count from 0 in this order. With `announce` it is told who comes
+    /// and goes.
     pub fn start(devices: Vec<Served>, announce: bool) -> io::Result<Self> {
         survive_loss()?;
         let_writers_be_freed()?;
-        let stop = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
-        let mut doorman = Doorman::new(devices, announce, &stop)?;
+        let wake = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
+        let (orders, received) = mpsc::channel();
+        let mut doorman = Doorman::new(received, announce, &wake)?;
+        for (number, served) in devices.into_iter().enumerate() {
+            doorman.serve(number, served)?;
+        }
         let thread = thread::Builder::new()
             .name("vfio-user".to_owned())
             .spawn(move || {
@@ -67,16 +83,33 @@ impl VfioUserServer {
                 doorman.send_all_away();
             })?;
         Ok(Self {
-            stop,
+            orders,
+            wake,
             thread: Some(thread),
         })
+    }
+
+    /// Serves one more device, with a number that no other has had.
+    pub fn serve(&self, number: usize, served: Served) {
+        self.order(Order::Serve(number, served));
+    }
+
+    /// Serves a device no more: its client is sent away, and its socket's file goes.
+    pub fn dismiss(&self, number: usize) {
+        self.order(Order::Dismiss(number));
+    }
+
+    fn order(&self, order: Order) {
+        // Nobody takes it only when the thread has ended, which has been told.
+        let _ = self.orders.send(order);
+        // A full counter is the only error there can be, and that wakes too.
+        let _ = self.wake.write(1);
     }
 }
 
 impl Drop for VfioUserServer {
     fn drop(&mut self) {
-        // A full counter is the only error there can be, and that wakes too.
-        let _ = self.stop.write(1);
+        self.order(Order::Stop);
         if self
             .thread
             .take()
@@ -89,10 +122,12 @@ impl Drop for VfioUserServer {
 
 /// Lets clients in: one at a time to each device.
 struct Doorman {
-    devices: Vec<Served>,
-    clients: Vec<Option<Client>>,
+    /// By number, each with its client.
+    devices: BTreeMap<usize, (Served, Option<Client>)>,
+    orders: Receiver<Order>,
     announce: bool,
     epoll: Epoll,
+    wake: EventFd,
     looked: Instant,
     not_let_in: Occurrences,
 }
@@ -123,24 +158,27 @@ impl Client {
 }
 
 impl Doorman {
-    fn new(devices: Vec<Served>, announce: bool, stop: &EventFd) -> io::Result<Self> {
+    fn new(orders: Receiver<Order>, announce: bool, wake: &EventFd) -> io::Result<Self> {
         let epoll = Epoll::new()?;
-        let watch = |fd, data| {
-            let event = EpollEvent::new(EventSet::IN, data);
-            epoll.ctl(ControlOperation::Add, fd, event)
-        };
-        watch(stop.as_raw_fd(), STOP)?;
-        for (number, served) in (0..).zip(&devices) {
-            watch(served.socket.listener.as_raw_fd(), number)?;
-        }
+        let event = EpollEvent::new(EventSet::IN, ORDERS);
+        epoll.ctl(ControlOperation::Add, wake.as_raw_fd(), event)?;
         Ok(Self {
-            clients: devices.iter().map(|_| None).collect(),
-            devices,
+            devices: BTreeMap::new(),
+            orders,
             announce,
             epoll,
+            wake: wake.try_clone()?,
             looked: Instant::now(),
             not_let_in: Occurrences::new(),
         })
+    }
+
+    fn serve(&mut self, number: usize, served: Served) -> io::Result<()> {
+        let event = EpollEvent::new(EventSet::IN, number as u64);
+        let listener = served.socket.listener.as_raw_fd();
+        self.epoll.ctl(ControlOperation::Add, listener, event)?;
+        self.devices.insert(number, (served, None));
+        Ok(())
     }
 
     fn work(&mut self) -> io::Result<()> {
@@ -153,22 +191,42 @@ impl Doorman {
             };
             for event in &events[..count] {
                 match event.data() {
-                    STOP => return Ok(()),
+                    ORDERS if self.take_orders()? => return Ok(()),
+                    ORDERS => {}
                     device => self.open(device as usize),
                 }
             }
             if self.looked.elapsed() >= LOOK_INTERVAL {
                 self.looked = Instant::now();
-                for served in &self.devices {
-                    served.eventfds.free_writer();
+                for (served, _) in self.devices.values() {
+                    if let Interrupts::Eventfds(eventfds) = &served.interrupts {
+                        eventfds.free_writer();
+                    }
                 }
             }
         }
     }
 
+    /// Does what it was told to; true if that is to stop.
+    fn take_orders(&mut self) -> io::Result<bool> {
+        // The only error there can be is that nothing was new.
+        let _ = self.wake.read();
+        while let Ok(order) = self.orders.try_recv() {
+            match order {
+                Order::Serve(number, served) => self.serve(number, served)?,
+                Order::Dismiss(number) => {
+                    let client = self.devices.remove(&number).and_then(|(_, client)| client);
+                    send_away(client);
+                }
+                Order::Stop => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
     /// Somebody is at the door of device `number`.
     fn open(&mut self, number: usize) {
-        let Some(served) = self.devices.get(number) else {
+        let Some((served, slot)) = self.devices.get_mut(&number) else {
             return;
         };
         let stream = match served.socket.listener.accept() {
@@ -183,7 +241,6 @@ impl Doorman {
                 return;
             }
         };
-        let slot = &mut self.clients[number];
         if slot.as_ref().is_some_and(|client| !client.is_over()) {
             refuse(&stream);
             return;
@@ -196,15 +253,22 @@ impl Doorman {
     }
 
     fn send_all_away(&mut self) {
-        let clients: Vec<_> = self.clients.drain(..).flatten().collect();
-        for client in &clients {
-            // It may have gone by itself.
-            let _ = client.stream.shutdown(Shutdown::Both);
-        }
-        let deadline = Instant::now() + END_TIMEOUT;
-        for client in clients {
-            client.wait_for_end(deadline);
-        }
+        let devices = std::mem::take(&mut self.devices).into_values();
+        // Each socket's file goes when nobody is served there any more.
+        let (_devices, clients): (Vec<_>, Vec<_>) = devices.unzip();
+        send_away(clients.into_iter().flatten());
+    }
+}
+
+fn send_away(clients: impl IntoIterator<Item = Client>) {
+    let clients: Vec<_> = clients.into_iter().collect();
+    for client in &clients {
+        // It may have gone by itself.
+        let _ = client.stream.shutdown(Shutdown::Both);
+    }
+    let deadline = Instant::now() + END_TIMEOUT;
+    for client in clients {
+        client.wait_for_end(deadline);
     }
 }
 
@@ -212,15 +276,19 @@ fn admit(served: &Served, number: usize, stream: UnixStream, announce: bool) -> 
     // On some systems what is accepted is like the socket that accepts.
     stream.set_nonblocking(false)?;
     let mine = stream.try_clone()?;
-    let (device, eventfds) = (Arc::clone(&served.device), Arc::clone(&served.eventfds));
+    let (device, interrupts) = (Arc::clone(&served.device), served.interrupts.clone());
     let thread = thread::Builder::new()
         .name(format!("client-{number}"))
         .spawn(move || {
             if announce {
                 tell(format_args!("device {number}: a client has come"));
             }
-            let session = Session::begin(device, eventfds);
-            if let Err(why) = serve(&mine, session) {
+            let session = Session::begin(device, interrupts.clone());
+            let served = match &interrupts {
+                Interrupts::Eventfds(_) => serve(&mine, &Voice::new(&mine), session),
+                Interrupts::Messages(messages) => serve_with_messages(&mine, session, messages),
+            };
+            if let Err(why) = served {
                 warn!("device {number}: the client is sent away: {why}");
             }
             let _ = mine.shutdown(Shutdown::Both);
@@ -233,8 +301,36 @@ fn admit(served: &Served, number: usize, stream: UnixStream, announce: bool) -> 
     Ok(Client { stream, thread })
 }
 
+/// Serves a client that a second thread sends interrupts to.
+fn serve_with_messages(
+    stream: &UnixStream,
+    session: Session,
+    messages: &Messages,
+) -> Result<(), String> {
+    let voice = Voice::new(stream);
+    messages.open();
+    thread::scope(|scope| {
+        let sender = thread::Builder::new().name("interrupts".to_owned());
+        let sender = sender.spawn_scoped(scope, || {
+            while let Some(message) = messages.next() {
+                if voice.say(&message).is_err() {
+                    return;
+                }
+            }
+        });
+        let served = match sender {
+            Ok(_) => serve(stream, &voice, session),
+            Err(error) => Err(format!("there is no thread for its interrupts: {error}")),
+        };
+        // Whoever waits for it to take a message waits no more.
+        let _ = stream.shutdown(Shutdown::Both);
+        messages.close();
+        served
+    })
+}
+
 /// Serves a client until it goes; else says why it has to.
-fn serve(mut stream: &UnixStream, mut session: Session) -> Result<(), String> {
+fn serve(stream: &UnixStream, voice: &Voice, mut session: Session) -> Result<(), String> {
     loop {
         let message = receive(stream).map_err(|error| error.to_string())?;
         let Some(message) = message else {
@@ -243,7 +339,7 @@ fn serve(mut stream: &UnixStream, mut session: Session) -> Result<(), String> {
         let reply = session.take(&message.header, &message.body, message.files);
         let reply = reply.map_err(|broken| broken.to_string())?;
         if let Some(reply) = reply
-            && stream.write_all(&reply).is_err()
+            && voice.say(&reply).is_err()
         {
             return Ok(());
         }

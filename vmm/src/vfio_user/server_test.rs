@@ -18,12 +18,15 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use vmm_sys_util::tempdir::TempDir;
 
 use super::*;
-use crate::devices::evgen::{EvgenHost, Wiring};
+use crate::devices::evgen::{EvgenHost, Sink, Wiring};
 use crate::machine::clock::Clock;
 use crate::machine::events::Events;
 use crate::machine::memory::Memory;
-use crate::vfio_user::EventfdSink;
 use crate::vfio_user::message::{Reader, Writer, command};
+use crate::vfio_user::{EventfdSink, Eventfds};
+
+#[path = "server_messages_test.rs"]
+mod messages;
 
 const NO_REPLY: u32 = 1 << 4;
 const CONFIG: u32 = 7;
@@ -46,11 +49,17 @@ struct Stand {
 
 impl Stand {
     fn new() -> Self {
+        let eventfds = Arc::new(Eventfds::new(Arc::default()));
+        let sink = EventfdSink(Arc::clone(&eventfds));
+        Self::with(Box::new(sink), Interrupts::Eventfds(eventfds))
+    }
+
+    /// One whose interrupts go that way.
+    fn with(sink: Sink, interrupts: Interrupts) -> Self {
         let folder = TempDir::new().unwrap();
         let path = folder.as_path().join("evgen");
-        let eventfds = Arc::new(Eventfds::new(Arc::default()));
         let wiring = Wiring {
-            sink: Box::new(EventfdSink(Arc::clone(&eventfds))),
+            sink,
             memory: Memory::default(),
             doorbells: None,
         };
@@ -62,7 +71,7 @@ impl Stand {
         let served = Served {
             socket: SocketFile::create("socket", &path).unwrap(),
             device,
-            eventfds,
+            interrupts,
         };
         Self {
             host,
@@ -441,6 +450,7 @@ fn who_breaks_the_protocol_is_sent_away_and_the_next_is_served() {
         (true, raw(command::RESET, 4129, 0), &[], "too large"),
         (true, raw(command::RESET, u32::MAX, 0), &[], "far too large"),
         (true, raw(command::RESET, 16, 1), &[], "a reply"),
+        (true, raw(command::DMA_WRITE, 16, 1), &[], "an answer"),
         (true, raw(command::RESET, 16, 0), &files, "too many files"),
     ] {
         let client = if agreed {

@@ -13,8 +13,9 @@ use thiserror::Error;
 use tracing::warn;
 
 use super::dma::{REGIONS_MAX, Region, Regions};
-use super::interrupts::{Eventfds, is_eventfd};
+use super::interrupts::{Interrupts, is_eventfd};
 use super::message::{Header, MAX_TRANSFER, Reader, Writer, command};
+use super::messages::{Unasked, hide_msix};
 use crate::devices::evgen::EvgenFunction;
 use crate::machine::memory::Memory;
 use crate::pci::PciFunction;
@@ -58,12 +59,16 @@ pub enum Broken {
     /// Another protocol.
     #[error("it speaks version {0} of the protocol, and not version {VERSION}")]
     Version(u16),
+    /// An answer to nothing.
+    #[error("it answers a write to its memory that it was not asked for")]
+    Unasked,
 }
 
 /// A device with its client.
 pub struct Session {
     device: Arc<EvgenFunction>,
-    eventfds: Arc<Eventfds>,
+    interrupts: Interrupts,
+    /// Vectors that the client knows of.
     vectors: u16,
     /// Of the device's regions, in bytes; 0 for those that are not there.
     sizes: [u64; vfio::REGIONS],
@@ -73,13 +78,14 @@ pub struct Session {
 }
 
 impl Session {
-    /// The device in its state at power-on, for a new client. `eventfds` are those that the device's
-    /// interrupts go to.
-    pub fn begin(device: Arc<EvgenFunction>, eventfds: Arc<Eventfds>) -> Self {
+    /// The device in its state at power-on, for a new client. `interrupts` is the way that the device's
+    /// sink has.
+    pub fn begin(device: Arc<EvgenFunction>, interrupts: Interrupts) -> Self {
         device.reset();
         let vectors = device.with_device(|device, _, _| device.stats().raised.len() as u16);
-        // Nobody takes a device out of a slot that is in none.
+        // One that was taken out has none, and a client that does not know of MSI-X knows of none.
         let vectors = vectors.unwrap_or(0);
+        let vectors = if interrupts.hide_msix() { 0 } else { vectors };
         let mut sizes = [0; vfio::REGIONS];
         sizes[vfio::CONFIG_REGION] = CONFIG_SIZE;
         for bar in device.bars() {
@@ -87,7 +93,7 @@ impl Session {
         }
         Self {
             device,
-            eventfds,
+            interrupts,
             vectors,
             sizes,
             memory: Regions::default(),
@@ -106,6 +112,10 @@ impl Session {
         let result = match header.command {
             command::VERSION if !self.agreed => self.agree(body)?,
             other if !self.agreed => return Err(Broken::NoVersion(other)),
+            _ if header.answers() => {
+                let answered = self.interrupts.answered();
+                return answered.map(|()| None).map_err(|Unasked| Broken::Unasked);
+            }
             command::DMA_MAP => self.map(body, files),
             command::DMA_UNMAP => self.unmap(body),
             command::GET_INFO => info(body),
@@ -249,10 +259,10 @@ impl Session {
         const UNMASK: u32 = vfio::DATA_NONE | vfio::ACTION_UNMASK;
         match flags {
             TAKE if count == 0 => self.take_eventfds(0..self.vectors),
-            TAKE => range.for_each(|vector| self.eventfds.signal(vector)),
+            TAKE => range.for_each(|vector| self.interrupts.signal(vector)),
             GIVE if files.is_empty() => self.take_eventfds(range),
             GIVE if files.len() == count as usize && files.iter().all(is_eventfd) => {
-                self.eventfds.give(range.start, files);
+                self.interrupts.give(range.start, files);
                 self.mask(range, false);
             }
             MASK => self.mask(range, true),
@@ -264,7 +274,7 @@ impl Session {
 
     fn take_eventfds(&self, range: Range<u16>) {
         self.mask(range.clone(), true);
-        self.eventfds.keep(|vector| !range.contains(&vector));
+        self.interrupts.keep(|vector| !range.contains(&vector));
     }
 
     fn mask(&self, range: Range<u16>, masked: bool) {
@@ -280,7 +290,12 @@ impl Session {
         let mut data = vec![0; access.count as usize];
         match access.region {
             // It fits: `access` has seen that it is inside.
-            vfio::CONFIG_REGION => self.device.config_read(access.offset as u16, &mut data),
+            vfio::CONFIG_REGION => {
+                self.device.config_read(access.offset as u16, &mut data);
+                if self.interrupts.hide_msix() {
+                    hide_msix(&self.device, access.offset as u16, &mut data);
+                }
+            }
             bar => self.device.bar_read(bar as u8, access.offset, &mut data),
         }
         let mut reply = access.reply();
@@ -325,7 +340,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         let _ = self.device.with_device(|device, _, _| device.stop_storm());
         self.device.set_memory(Memory::default());
-        self.eventfds.keep(|_| false);
+        self.interrupts.keep(|_| false);
     }
 }
 
