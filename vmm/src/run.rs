@@ -17,7 +17,7 @@ use crate::console::tell;
 use crate::control::{Commands, ControlServer, Endpoint, EndpointError};
 use crate::devices::evgen::{AddError, EvgenHost, StartError, Wiring};
 use crate::devices::exit::ExitDevice;
-use crate::devices::hot_plug::{HotPlug, Slots};
+use crate::devices::hot_plug::{SegmentSlots, Slots};
 use crate::devices::power::PowerRegisters;
 use crate::devices::serial::SerialPort;
 use crate::machine::bus::{BusDevice, RangeError};
@@ -167,7 +167,7 @@ pub fn boot(options: &Boot, start: Instant) -> Result<Ending, Error> {
         let on_quit = move || events.send(Event::Quit("`quit` on the control socket"));
         let commands = Commands::new(
             Arc::clone(&evgen),
-            hot_plug,
+            Box::new(hot_plug),
             Arc::clone(&run_control),
             Arc::clone(&machine.exits),
         );
@@ -227,7 +227,7 @@ fn load(options: &Boot) -> Result<(memory::Memory, u64), Error> {
 /// What sits on the PCI buses.
 struct Devices {
     evgen: Arc<EvgenHost>,
-    hot_plug: HotPlug,
+    hot_plug: SegmentSlots,
     /// Devices of the host, to be given back in the end.
     assigned: Vec<Arc<AssignedFunction>>,
 }
@@ -286,7 +286,7 @@ fn add_devices(
         wiring: Box::new(wiring),
         usual: config,
     };
-    let hot_plug = HotPlug::new(Arc::clone(&evgen), Some(slots));
+    let hot_plug = SegmentSlots::new(Arc::clone(&evgen), Some(slots));
     Ok(Devices {
         evgen,
         hot_plug,

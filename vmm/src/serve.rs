@@ -17,7 +17,7 @@ use crate::console::tell;
 use crate::control::{Commands, ControlServer, Endpoint, EndpointError};
 use crate::devices::evgen::{AddError, EvgenHost, StartError, Wiring};
 use crate::devices::exit::ExitDevice;
-use crate::devices::hot_plug::HotPlug;
+use crate::devices::hot_plug::SegmentSlots;
 use crate::machine::clock::Clock;
 use crate::machine::command_line::{self, Arguments};
 use crate::machine::events::{Event, Events};
@@ -119,7 +119,7 @@ pub fn serve(options: &Serve, start: Instant) -> Result<Ending, Error> {
         let on_quit = move || events.send(Event::Quit("`quit` on the control socket"));
         // There are no vCPUs here: a pause is one of the devices alone.
         let (evgen, run_control) = (Arc::clone(&evgen), Arc::new(run_control));
-        let hot_plug = HotPlug::new(Arc::clone(&evgen), None);
+        let hot_plug = Box::new(SegmentSlots::new(Arc::clone(&evgen), None));
         let commands = Commands::new(evgen, hot_plug, run_control, Arc::new([]));
         ControlServer::start(endpoint, Arc::new(commands), Box::new(on_quit))
     });

@@ -45,7 +45,7 @@ pub trait Handler: Send + Sync {
 /// A machine as its control socket sees it.
 pub struct Commands {
     evgen: Arc<EvgenHost>,
-    hot_plug: HotPlug,
+    hot_plug: Box<dyn HotPlug>,
     run_control: Arc<RunControl>,
     exits: Arc<[ExitCounts]>,
 }
@@ -69,7 +69,7 @@ impl Commands {
     /// What `evgen`, `hot_plug` and `run_control` can do, and what `exits` count.
     pub fn new(
         evgen: Arc<EvgenHost>,
-        hot_plug: HotPlug,
+        hot_plug: Box<dyn HotPlug>,
         run_control: Arc<RunControl>,
         exits: Arc<[ExitCounts]>,
     ) -> Self {

@@ -16,7 +16,12 @@ fn commands(devices: usize) -> Commands {
     let evgen = evgen::without_kvm(devices, Config::default(), run_control.clock());
     let evgen = Arc::new(evgen);
     let hot_plug = hot_plug::with_slots(Arc::clone(&evgen), 2);
-    Commands::new(evgen, hot_plug, Arc::new(run_control), Arc::default())
+    Commands::new(
+        evgen,
+        Box::new(hot_plug),
+        Arc::new(run_control),
+        Arc::default(),
+    )
 }
 
 fn done(commands: &Commands, request: &Request) -> Reply {

@@ -69,8 +69,8 @@ pub(super) fn slot(slot: Slot) -> SlotStats {
         device,
         used: view.used,
         leaving: view.leaving,
-        power: light(view.power),
-        attention: light(view.attention),
+        power: view.power.map(light),
+        attention: view.attention.map(light),
         bus: view.bus,
     }
 }

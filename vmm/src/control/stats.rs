@@ -74,10 +74,12 @@ pub struct SlotStats {
     #[serde(default, skip_serializing_if = "is_false")]
     pub leaving: bool,
     /// The power light: on while the guest uses a device, blinking while it is about to begin or to
-    /// stop. A guest turns it off a while after the device is gone.
-    pub power: Light,
-    /// The attention light: on when the guest could not take a device into use.
-    pub attention: Light,
+    /// stop. A guest turns it off a while after the device is gone. Unknown of a slot of QEMU's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power: Option<Light>,
+    /// The attention light: on when the guest could not take a device into use. Likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention: Option<Light>,
     /// The PCI bus of the device there, of which it is device 0, once the guest has given it a number.
     pub bus: Option<u8>,
 }

@@ -144,9 +144,11 @@ impl fmt::Display for SlotStats {
             (Some(device), false) => write!(f, "device {device}, not in use")?,
             (None, _) => f.write_str("empty")?,
         }
-        write!(f, ", power light {}", self.power)?;
-        if self.attention != Light::Off {
-            write!(f, ", attention light {}", self.attention)?;
+        if let Some(power) = self.power {
+            write!(f, ", power light {power}")?;
+        }
+        if let Some(light @ (Light::On | Light::Blinking)) = self.attention {
+            write!(f, ", attention light {light}")?;
         }
         if self.leaving {
             f.write_str(", the guest is to let go of it")?;
@@ -322,8 +324,8 @@ mod tests {
                     device: Some(0),
                     used: true,
                     leaving: true,
-                    power: Light::Blinking,
-                    attention: Light::Off,
+                    power: Some(Light::Blinking),
+                    attention: Some(Light::Off),
                     bus: Some(0x1f),
                 },
                 SlotStats {
@@ -331,8 +333,8 @@ mod tests {
                     device: None,
                     used: false,
                     leaving: false,
-                    power: Light::Off,
-                    attention: Light::On,
+                    power: Some(Light::Off),
+                    attention: Some(Light::On),
                     bus: None,
                 },
             ],

@@ -108,8 +108,8 @@ mod tests {
                 device,
                 used,
                 leaving,
-                power: Light::On,
-                attention: Light::Off,
+                power: Some(Light::On),
+                attention: Some(Light::Off),
                 bus: None,
             }],
             ..MachineStats::default()

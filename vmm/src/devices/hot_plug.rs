@@ -15,7 +15,7 @@ use crate::pci::{AskError, RootPort, Segment, SlotView};
 #[derive(Debug, Error)]
 pub enum HotPlugError {
     /// There are no slots at all.
-    #[error("the machine has no slots: start it with `lockstorm boot --ports 1` or more")]
+    #[error("the machine has no slots: start it with --ports 1 or more")]
     NoSlots,
     /// There is no such slot.
     #[error("there is no slot {slot}: the machine has slots 1 to {last}")]
@@ -76,6 +76,28 @@ pub struct Slot {
     pub view: SlotView,
 }
 
+/// Puts devices into a machine's slots and takes them out.
+pub trait HotPlug: Send + Sync {
+    /// Makes a device and puts it into slot `slot`, or into the first one that is free.
+    fn plug(
+        &self,
+        rings: Option<u8>,
+        vectors: Option<u16>,
+        slot: Option<u8>,
+    ) -> Result<Plugged, HotPlugError>;
+
+    /// Asks the guest to let go of a device, which is taken out as soon as it has. One that the guest
+    /// has no use for is taken out at once.
+    fn unplug(&self, device: usize) -> Result<(), HotPlugError>;
+
+    /// Takes a device out without asking. When this returns, it is gone: it reads as ones, and neither
+    /// writes memory nor interrupts any more.
+    fn pull(&self, device: usize) -> Result<(), HotPlugError>;
+
+    /// All slots.
+    fn slots(&self) -> Vec<Slot>;
+}
+
 /// The machine's slots, and what a device is like that is put into one.
 pub struct Slots {
     /// The root ports, with a slot each.
@@ -86,19 +108,19 @@ pub struct Slots {
     pub usual: Config,
 }
 
-/// Puts devices into a machine's slots and takes them out. A machine without slots has none.
+/// The slots of the machine that this program is. A machine without slots has none.
 ///
 /// The lock covers which device was last put into each slot, so that to find a free slot and to fill
 /// it is one step. Commands take it, in any thread; inside it all locks of the devices and of the PCI
 /// segment are taken. A vCPU never takes it, not even one whose guest lets go of a device: which is
 /// why a slot may be empty whatever is said here.
-pub struct HotPlug {
+pub struct SegmentSlots {
     evgen: Arc<EvgenHost>,
     slots: Option<Slots>,
     last: Mutex<BTreeMap<u8, usize>>,
 }
 
-impl HotPlug {
+impl SegmentSlots {
     /// For devices of `evgen`, which `slots` wires to the machine.
     pub fn new(evgen: Arc<EvgenHost>, slots: Option<Slots>) -> Self {
         Self {
@@ -108,8 +130,28 @@ impl HotPlug {
         }
     }
 
-    /// Makes a device and puts it into slot `slot`, or into the first one that is free.
-    pub fn plug(
+    fn port_with(
+        &self,
+        last: &BTreeMap<u8, usize>,
+        device: usize,
+    ) -> Result<(&Segment, &RootPort), HotPlugError> {
+        self.evgen.check(Some(&[device]))?;
+        let fixed = HotPlugError::Fixed { device };
+        let Some(slots) = &self.slots else {
+            return Err(fixed);
+        };
+        let mut ports = slots.segment.ports();
+        let port = ports.find(|port| last.get(&port.number()) == Some(&device));
+        Ok((&slots.segment, port.ok_or(fixed)?))
+    }
+
+    fn last(&self) -> MutexGuard<'_, BTreeMap<u8, usize>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl HotPlug for SegmentSlots {
+    fn plug(
         &self,
         rings: Option<u8>,
         vectors: Option<u16>,
@@ -131,24 +173,20 @@ impl HotPlug {
         Ok(Plugged { device, slot })
     }
 
-    /// Asks the guest to let go of a device, which is taken out as soon as it has. One that the guest
-    /// has no use for is taken out at once.
-    pub fn unplug(&self, device: usize) -> Result<(), HotPlugError> {
+    fn unplug(&self, device: usize) -> Result<(), HotPlugError> {
         let last = self.last();
         let (segment, port) = self.port_with(&last, device)?;
         Ok(segment.ask(port)?)
     }
 
-    /// Takes a device out without asking. When this returns, it is gone.
-    pub fn pull(&self, device: usize) -> Result<(), HotPlugError> {
+    fn pull(&self, device: usize) -> Result<(), HotPlugError> {
         let last = self.last();
         let (segment, port) = self.port_with(&last, device)?;
         segment.take_out(port);
         Ok(())
     }
 
-    /// All slots.
-    pub fn slots(&self) -> Vec<Slot> {
+    fn slots(&self) -> Vec<Slot> {
         let last = self.last();
         let slots = self.slots.iter();
         let ports = slots.flat_map(|slots| slots.segment.ports());
@@ -163,25 +201,6 @@ impl HotPlug {
                 }
             })
             .collect()
-    }
-
-    fn port_with(
-        &self,
-        last: &BTreeMap<u8, usize>,
-        device: usize,
-    ) -> Result<(&Segment, &RootPort), HotPlugError> {
-        self.evgen.check(Some(&[device]))?;
-        let fixed = HotPlugError::Fixed { device };
-        let Some(slots) = &self.slots else {
-            return Err(fixed);
-        };
-        let mut ports = slots.segment.ports();
-        let port = ports.find(|port| last.get(&port.number()) == Some(&device));
-        Ok((&slots.segment, port.ok_or(fixed)?))
-    }
-
-    fn last(&self) -> MutexGuard<'_, BTreeMap<u8, usize>> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -19,7 +19,7 @@ impl MsiSink for Deaf {
 }
 
 /// `slots` empty slots of a machine without a guest, for `evgen`'s devices.
-pub fn with_slots(evgen: Arc<EvgenHost>, slots: u8) -> HotPlug {
+pub fn with_slots(evgen: Arc<EvgenHost>, slots: u8) -> SegmentSlots {
     let windows = Windows::new(0xc000_0000..0xe000_0000, 1 << 36..1 << 37).unwrap();
     let mut segment = Segment::new(Arc::new(Bus::default()), windows);
     for number in 1..=slots {
@@ -31,11 +31,11 @@ pub fn with_slots(evgen: Arc<EvgenHost>, slots: u8) -> HotPlug {
         wiring: Box::new(evgen::wired_to_nothing),
         usual: Config::default(),
     };
-    HotPlug::new(evgen, Some(slots))
+    SegmentSlots::new(evgen, Some(slots))
 }
 
 /// A machine with that many devices on its root bus and that many slots.
-fn machine(devices: usize, slots: u8) -> (Arc<EvgenHost>, HotPlug) {
+fn machine(devices: usize, slots: u8) -> (Arc<EvgenHost>, SegmentSlots) {
     let clock = Clock::new(Instant::now());
     let evgen = Arc::new(evgen::without_kvm(devices, Config::default(), &clock));
     let hot_plug = with_slots(Arc::clone(&evgen), slots);
@@ -70,7 +70,7 @@ fn a_device_gets_a_number_that_no_other_had_and_the_slot_asked_for_or_a_free_one
 #[test]
 fn a_machine_without_slots_says_so() {
     let (evgen, no_ports) = machine(1, 0);
-    for hot_plug in [no_ports, HotPlug::new(evgen, None)] {
+    for hot_plug in [no_ports, SegmentSlots::new(evgen, None)] {
         assert!(error(hot_plug.plug(None, None, None)).contains("--ports"));
         assert!(error(hot_plug.unplug(0)).contains("device 0 is not in a slot"));
         assert_eq!(hot_plug.slots(), []);
@@ -98,12 +98,12 @@ fn a_device_is_as_asked_for_or_as_usual_and_a_bad_one_takes_neither_number_nor_s
 fn only_what_is_in_a_slot_can_be_taken_out() {
     let (_, hot_plug) = machine(1, 1);
     hot_plug.plug(None, None, None).unwrap();
-    for take_out in [HotPlug::unplug, HotPlug::pull] {
+    for take_out in [SegmentSlots::unplug, SegmentSlots::pull] {
         assert!(error(take_out(&hot_plug, 0)).contains("device 0 is not in a slot"));
         assert!(error(take_out(&hot_plug, 2)).contains("the machine has 0 to 1"));
     }
     hot_plug.pull(1).unwrap();
-    for take_out in [HotPlug::unplug, HotPlug::pull] {
+    for take_out in [SegmentSlots::unplug, SegmentSlots::pull] {
         assert!(error(take_out(&hot_plug, 1)).contains("device 1 is gone"));
     }
     // The guest does not listen, so it cannot be asked.

@@ -227,7 +227,7 @@ fn a_function_is_taken_out_when_the_guest_lets_go_of_it() {
     assert_eq!(look(&segment, first(1)), 0xff);
     assert_eq!(identity(&segment, behind(1, 0)), [0xff; 4]);
     let view = port(&segment, 1).view();
-    assert!(!view.occupied && !view.leaving && view.power == Light::Off);
+    assert!(!view.occupied && !view.leaving && view.power == Some(Light::Off));
 
     // There is room for the next, with nothing left of the one before.
     let next = put_in(&segment, 1, first(1) + 0x4000);

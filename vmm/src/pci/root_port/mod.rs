@@ -37,10 +37,10 @@ pub struct SlotView {
     /// Whether the guest was asked to let go of it, and has not yet.
     pub leaving: bool,
     /// The power light: on while the guest uses a device, blinking while it is about to begin or to
-    /// stop.
-    pub power: Light,
-    /// The attention light, which is on when the guest had trouble.
-    pub attention: Light,
+    /// stop. Unknown where the port is another VMM's.
+    pub power: Option<Light>,
+    /// The attention light, which is on when the guest had trouble; likewise.
+    pub attention: Option<Light>,
     /// The bus that the device is on, as its device 0, if the guest has given it a number.
     pub bus: Option<u8>,
 }
@@ -91,8 +91,8 @@ impl RootPort {
             occupied: state.device.is_some(),
             used: state.slot.used(),
             leaving: state.slot.leaving(),
-            power: registers.power_light(),
-            attention: registers.attention_light(),
+            power: Some(registers.power_light()),
+            attention: Some(registers.attention_light()),
             bus: registers.secondary_bus(),
         }
     }
