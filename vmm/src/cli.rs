@@ -49,6 +49,10 @@ Examples:
   The same QEMU as a part of the run; its end is the other's:
     lockstorm serve --socket /tmp/evgen -- qemu-system-x86_64 -nographic …
 
+  Two slots of it, into which `lockstorm ctl plug` puts devices:
+    lockstorm serve --socket /tmp/evgen --ports 2 --control /tmp/storm.sock -- \
+      qemu-system-x86_64 -qmp unix:/tmp/evgen.qmp -device pcie-root-port,id=port1,slot=1,chassis=1 …
+
 A client has a device to itself. When it goes, the device is reset and waits for the next.
 
 Exit status: as of `lockstorm boot`; 69 if the VMM ends before its guest is done.";
@@ -132,6 +136,10 @@ pub struct Serve {
     /// The devices.
     #[command(flatten)]
     pub devices: Devices,
+    /// Slots of QEMU, into which `lockstorm ctl plug` puts devices while it runs: its root ports with the
+    /// ids port1, port2 and so on. QEMU's monitor has to connect to PATH.qmp; docs/qemu.md has its options
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=31))]
+    pub ports: u8,
     /// What the guest does, and how it is watched.
     #[command(flatten)]
     pub guest: GuestOptions,

@@ -16,6 +16,7 @@ pub mod machine;
 pub mod open_files;
 pub mod other_vmm;
 pub mod pci;
+pub mod qmp;
 pub mod rate_limit;
 pub mod run;
 pub mod run_loop;

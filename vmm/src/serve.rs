@@ -17,7 +17,7 @@ use crate::console::tell;
 use crate::control::{Commands, ControlServer, Endpoint, EndpointError};
 use crate::devices::evgen::{AddError, EvgenHost, StartError, Wiring};
 use crate::devices::exit::ExitDevice;
-use crate::devices::hot_plug::SegmentSlots;
+use crate::devices::hot_plug::{HotPlug, SegmentSlots};
 use crate::machine::clock::Clock;
 use crate::machine::command_line::{self, Arguments};
 use crate::machine::events::{Event, Events};
@@ -25,6 +25,7 @@ use crate::machine::memory::Memory;
 use crate::machine::run_control::RunControl;
 use crate::open_files;
 use crate::other_vmm::{OtherVmm, Ports};
+use crate::qmp::{PortsOfQemu, QemuSlots};
 use crate::rate_limit::Occurrences;
 use crate::run_loop::RunLoop;
 use crate::signals;
@@ -41,6 +42,9 @@ pub enum Error {
     /// An option that is about a guest which lockstorm does not run.
     #[error("{0} needs a VMM to run the guest: -- VMM …")]
     NeedsVmm(&'static str),
+    /// Slots that nobody could have anything put into.
+    #[error("--ports needs --control PATH: devices are put into slots by `lockstorm ctl plug`")]
+    NeedsControl,
     /// Arguments that the guest cannot be given.
     #[error(transparent)]
     CommandLine(#[from] command_line::Error),
@@ -90,6 +94,7 @@ impl Error {
     pub fn status(&self) -> u8 {
         match self {
             Self::NeedsVmm(_)
+            | Self::NeedsControl
             | Self::CommandLine(_)
             | Self::ConsoleLog { .. }
             | Self::Control(_)
@@ -114,12 +119,12 @@ pub fn serve(options: &Serve, start: Instant) -> Result<Ending, Error> {
     let clock = Clock::new(start);
     let run_control = RunControl::new(clock.clone()).map_err(Error::Signal)?;
     let (evgen, server) = devices(options, &clock, events.clone())?;
+    let hot_plug = slots(options, &evgen, &server)?;
     let control = endpoint.map(|endpoint| {
         let events = events.clone();
         let on_quit = move || events.send(Event::Quit("`quit` on the control socket"));
         // There are no vCPUs here: a pause is one of the devices alone.
         let (evgen, run_control) = (Arc::clone(&evgen), Arc::new(run_control));
-        let hot_plug = Box::new(SegmentSlots::new(Arc::clone(&evgen), None));
         let commands = Commands::new(evgen, hot_plug, run_control, Arc::new([]));
         ControlServer::start(endpoint, Arc::new(commands), Box::new(on_quit))
     });
@@ -154,6 +159,9 @@ pub fn serve(options: &Serve, start: Instant) -> Result<Ending, Error> {
 /// Without a VMM there is no guest that could be told anything.
 fn check(options: &Serve) -> Result<(), Error> {
     let guest = &options.guest;
+    if options.ports > 0 && guest.control.is_none() {
+        return Err(Error::NeedsControl);
+    }
     let of_a_guest = [
         ("--append", guest.append.is_some()),
         ("--run", guest.run.is_some()),
@@ -186,7 +194,7 @@ fn devices(
     options: &Serve,
     clock: &Clock,
     events: Events,
-) -> Result<(Arc<EvgenHost>, VfioUserServer), Error> {
+) -> Result<(Arc<EvgenHost>, Arc<VfioUserServer>), Error> {
     let lost = Arc::<Occurrences>::default();
     let evgen = EvgenHost::start(Arc::clone(&lost), clock, events)?;
     let mut served = Vec::new();
@@ -199,10 +207,7 @@ fn devices(
             doorbells: None,
         };
         let (_, device) = evgen.add(options.devices.config(), wiring)?;
-        let path = match number {
-            0 => options.socket.clone(),
-            _ => with_suffix(&options.socket, &number.to_string()),
-        };
+        let path = device_socket(&options.socket, number.into());
         served.push(Served {
             socket: SocketFile::create("vfio-user socket", &path)?,
             device,
@@ -212,7 +217,35 @@ fn devices(
     let announce = options.vmm.is_empty();
     let server = VfioUserServer::start(served, announce);
     let server = server.map_err(Error::host("the vfio-user sockets"))?;
-    Ok((Arc::new(evgen), server))
+    Ok((Arc::new(evgen), Arc::new(server)))
+}
+
+/// QEMU's slots, if it has any.
+fn slots(
+    options: &Serve,
+    evgen: &Arc<EvgenHost>,
+    server: &Arc<VfioUserServer>,
+) -> Result<Box<dyn HotPlug>, Error> {
+    if options.ports == 0 {
+        return Ok(Box::new(SegmentSlots::new(Arc::clone(evgen), None)));
+    }
+    let socket = options.socket.clone();
+    let ports = PortsOfQemu {
+        count: options.ports,
+        usual: options.devices.config(),
+        socket: Box::new(move |device| device_socket(&socket, device)),
+    };
+    let (evgen, server) = (Arc::clone(evgen), Arc::clone(server));
+    let monitor = with_suffix(&options.socket, "qmp");
+    Ok(Box::new(QemuSlots::new(evgen, server, ports, &monitor)?))
+}
+
+/// The socket of a device, by its number.
+fn device_socket(first: &Path, device: usize) -> PathBuf {
+    match device {
+        0 => first.to_owned(),
+        _ => with_suffix(first, &device.to_string()),
+    }
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

@@ -10,6 +10,8 @@ use thiserror::Error;
 
 use super::evgen::{AddError, CommandError, EvgenHost, Wiring};
 use crate::pci::{AskError, RootPort, Segment, SlotView};
+use crate::qmp::QmpError;
+use crate::socket_file::SocketError;
 
 /// Why a device is not put in or taken out.
 #[derive(Debug, Error)]
@@ -54,6 +56,12 @@ pub enum HotPlugError {
     /// The guest cannot be asked.
     #[error(transparent)]
     Ask(#[from] AskError),
+    /// Another VMM cannot reach the device.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// QEMU does not do its part.
+    #[error(transparent)]
+    Qmp(#[from] QmpError),
 }
 
 /// A device and its slot.
