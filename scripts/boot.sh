@@ -24,7 +24,7 @@ Options:
   --cpus N                 virtual CPUs, 1 to 8 (default 2)
   --mem M                  guest memory in MiB (default 512, with --kernel kasan 1024)
   --devices N              evgen devices, up to 64 (default 1, with --demo 2)
-  --ports N                empty slots for `scripts/storm.sh plug` (default 0); not with --accel qemu
+  --ports N                empty slots for `scripts/storm.sh plug`, up to 31 (default 0)
   --rings N                event rings of each device, 1 to 8 (default 4)
   --vectors N              MSI-X vectors of each device, up to 2048 (default: as few as will do)
   --vfio DEVICE            give the guest a PCI device of this machine, such as 0000:3b:00.0, bound
@@ -139,7 +139,6 @@ number --cpus "$cpus" 1 8
 number --mem "$mem" 64 1000000
 number --devices "$devices" "$([[ $mode == demo ]] && echo 1 || echo 0)" 64
 number --ports "$ports" 0 31
-[[ $accel != qemu || $ports == 0 ]] || fail 2 '--ports is not for --accel qemu, whose devices have to stay; docs/qemu.md tells why'
 number --rings "$rings" 1 8
 [[ -z $vectors ]] || number --vectors "$vectors" $((rings + 1)) 2048
 # What Linux has left of a processor's 256 vectors is some 200, and the driver takes one for each ring
@@ -159,8 +158,8 @@ if [[ $accel == auto ]]; then
 fi
 
 machine_options=(--cpus "$cpus" --mem "$mem")
-((ports == 0)) || machine_options+=(--ports "$ports")
 options=(--devices "$devices")
+((ports == 0)) || options+=(--ports "$ports")
 device_options=(--rings "$rings")
 [[ -z $vectors ]] || device_options+=(--vectors "$vectors")
 options+=("${device_options[@]}")

@@ -43,6 +43,7 @@ qemu_root() {
 # Sets `qemu`: its command, as lockstorm is to run it.
 qemu_with_guest() {
     qemu_machine
+    ((ports == 0)) || qemu_slots
     # lockstorm puts the kernel arguments in, and is the console's other end.
     qemu+=(-append '{}' -chardev 'stdio,id=console,signal=off' -serial chardev:console)
     # The two ports of the exit device, where the kernel arguments say that they are.
@@ -57,7 +58,8 @@ qemu_with_guest() {
 qemu_machine() {
     local processor=(-accel kvm -cpu host) number socket device
     [[ -z $obstacle ]] || processor=(-accel "tcg,thread=multi" -cpu max)
-    qemu=(qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot
+    # Where it runs, devices that are plugged in later are found by the name that lockstorm gives them.
+    qemu=(env -C /mnt/run qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot
         -pidfile /mnt/run/qemu.pid "${processor[@]}" -M 'q35,memory-backend=memory' -smp "$cpus" -m "$mem"
         # Without share=on the devices would write where the guest does not look.
         -object "memory-backend-memfd,id=memory,size=${mem}M,share=on"
@@ -69,5 +71,17 @@ qemu_machine() {
         # Eight to a slot, so that there is room for as many as there may be.
         device+=$(printf ',"multifunction":true,"addr":"%x.%x"' $((number / 8 + 1)) $((number % 8)))
         qemu+=(-device "{$device}")
+    done
+}
+
+# Adds to `qemu`: `ports` empty slots, and the monitor by which lockstorm puts devices into them. They
+# have native hot-plug, as lockstorm's own, and not that of QEMU's ACPI tables.
+qemu_slots() {
+    local number
+    qemu+=(-qmp unix:evgen.qmp -global ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off)
+    for ((number = 1; number <= ports; number++)); do
+        # Behind those places that the devices have which are there from the start.
+        qemu+=(-device "$(printf 'pcie-root-port,id=port%d,slot=%d,chassis=%d,io-reserve=0,multifunction=on,addr=%x.%x' \
+            "$number" "$number" "$number" $((9 + (number - 1) / 8)) $(((number - 1) % 8)))")
     done
 }
