@@ -15,10 +15,11 @@ fn stand() -> Stand {
 
 /// Lets vector `vector` have a message, and the device send it.
 fn unmask(client: &mut Client, vector: u16) {
-    let entry = words(&[0xfee0_1000, 0, 0x4000 | u32::from(vector), 0]);
-    client
-        .write(MSIX_BAR.into(), u64::from(vector) * 16, &entry)
-        .unwrap();
+    let (entry, data) = (u64::from(vector) * 16, 0x4000 | u32::from(vector));
+    for (offset, halves) in [(entry, [0xfee0_1000, 0]), (entry + 8, [data, 0])] {
+        let written = client.write(MSIX_BAR.into(), offset, &words(&halves));
+        written.unwrap();
+    }
     client.open();
 }
 
@@ -75,9 +76,10 @@ fn interrupts_are_writes_to_memory_and_the_device_masks_them() {
     spurious(&stand, 1);
     client.open();
     assert_eq!(pending(&mut client), 0b10, "it is masked, as at power-on");
+    let address = client.write(MSIX_BAR.into(), 16, &words(&[0xfee0_1000, 0]));
+    address.unwrap();
     // What pends goes when it is unmasked, maybe before the answer to that write.
-    let entry = words(&[0xfee0_1000, 0, 0x4001, 0]);
-    let write = [access(MSIX_BAR.into(), 16, 16), entry].concat();
+    let write = [access(MSIX_BAR.into(), 24, 8), words(&[0x4001, 0])].concat();
     client.send(command::REGION_WRITE, NO_REPLY, &write, &[]);
     assert_eq!(interrupt(&client).1, 0x4001);
     answer(&client, 1);
