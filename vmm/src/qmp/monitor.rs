@@ -90,9 +90,10 @@ pub struct Monitor {
     thread: Option<JoinHandle<()>>,
 }
 
-/// `conversation` is locked for as long as a command takes, so that there is one at a time. Commands
-/// take it, in any thread, and the monitor's thread, which nobody waits for while it does; inside it
-/// nothing is locked. `stream` is a leaf, for the end to end what is read.
+/// The lock `conversation` covers a command and its answer, so that there is one at a time. Commands
+/// take it, in any thread, and so does the monitor's thread, when nobody waits for it; nothing is locked
+/// inside it. The lock `stream` covers what the monitor's thread reads from, so that whoever ends us can end
+/// that. Both take it; nothing is locked inside it.
 struct Shared {
     socket: SocketFile,
     path: PathBuf,

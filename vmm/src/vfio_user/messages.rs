@@ -165,7 +165,10 @@ pub(super) fn hide_msix(device: &EvgenFunction, offset: u16, data: &mut [u8]) {
     }
 }
 
-/// The way to a client, which two threads write to, each a whole message at a time.
+/// The way to a client.
+///
+/// The lock covers the stream while a message is written, so that each goes as a whole. The client's two
+/// threads take it, the one that answers and the one that sends interrupts; nothing is locked inside it.
 pub(super) struct Voice<'a>(Mutex<&'a UnixStream>);
 
 impl<'a> Voice<'a> {
