@@ -20,6 +20,7 @@ const MEMORY: &str = "/proc/meminfo";
 /// the kernel forgets only when there are thousands (mm/vmalloc.c). The others are kmemleak's notes on these
 /// and on whatever is counted elsewhere.
 const UNCOUNTED: [&str; 3] = ["vmap_area", "kmemleak_object", "kmemleak_scan_area"];
+const PAGE_KIBIBYTES: u64 = 4;
 /// How often the figures are read; the smallest counts. Memory that is freed later, by RCU or a work
 /// item, is so by the last time.
 const READINGS: usize = 4;
@@ -127,7 +128,7 @@ impl Figures {
             figures.insert((Unit::Objects, format!("slab {name}")), count);
         }
         let text = read(Path::new(MEMORY))?;
-        for (name, kibibytes) in memory(&text) {
+        for (name, kibibytes) in memory(&text, uncounted()) {
             figures.insert((Unit::Kibibytes, name.to_owned()), kibibytes);
         }
         Ok(Self(figures))
@@ -183,8 +184,22 @@ fn slabs() -> Result<Vec<(String, u64)>, LeakError> {
     Ok(slabs)
 }
 
-/// Memory in use, in KiB, from `/proc/meminfo`.
-fn memory(text: &str) -> Vec<(&'static str, u64)> {
+/// The memory of the caches that are not counted, in KiB.
+fn uncounted() -> u64 {
+    let figure = |cache: &Path, name| -> Option<u64> {
+        let text = fs::read_to_string(cache.join(name)).ok()?;
+        text.split_ascii_whitespace().next()?.parse().ok()
+    };
+    let caches = UNCOUNTED.map(|name| Path::new(SLABS).join(name));
+    let sizes = caches.iter().filter_map(|cache| {
+        let pages = figure(cache, "slabs")? << figure(cache, "order")?.min(10);
+        Some(pages * PAGE_KIBIBYTES)
+    });
+    sizes.sum()
+}
+
+/// Memory in use, in KiB, from `/proc/meminfo`, without so much that is not counted.
+fn memory(text: &str, uncounted: u64) -> Vec<(&'static str, u64)> {
     let value = |name: &str| {
         text.lines().find_map(|line| {
             let value = line.strip_prefix(name)?.strip_prefix(':')?;
@@ -193,7 +208,7 @@ fn memory(text: &str) -> Vec<(&'static str, u64)> {
     };
     let used = value("MemTotal")
         .zip(value("MemAvailable"))
-        .map(|(total, available)| total.saturating_sub(available));
+        .map(|(total, available)| total.saturating_sub(available).saturating_sub(uncounted));
     [
         ("memory in use", used),
         ("memory of each CPU", value("Percpu")),
@@ -284,8 +299,8 @@ mod tests {
         let text =
             "MemTotal:  1000 kB\nMemFree: 1 kB\nMemAvailable:   400 kB\nVmallocUsed:  7 kB\n";
         assert_eq!(
-            memory(text),
-            [("memory in use", 600), ("mapped kernel memory", 7)]
+            memory(text, 20),
+            [("memory in use", 580), ("mapped kernel memory", 7)]
         );
     }
 }
