@@ -159,12 +159,14 @@ impl Service {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
                 result => result?,
             };
-            if self.signal.stop.load(Ordering::Acquire) {
-                return Ok(());
-            }
             let now = self.now();
             for event in &events[..count] {
                 self.make_due(event.data(), now)?;
+            }
+            // Not before what woke the worker was read: that may have been an earlier word, and the one
+            // that comes with this is then read along with it.
+            if self.signal.stop.load(Ordering::Acquire) {
+                return Ok(());
             }
             self.clients.retain(|_, client| {
                 if client.due.is_none_or(|due| due > now) {
