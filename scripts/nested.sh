@@ -118,9 +118,11 @@ forward_messages() {
 
 # Reads the port `status` until the outer machine ends; sets `status`.
 follow_status() {
-    local start=$1 word value result='' alive=1 limit=0 pulse=$SECONDS
+    local start=$1 line='' part word value result='' alive=1 limit=0 pulse=$SECONDS
     while :; do
-        if read -r -t 0.2 -u 4 word value; then
+        if IFS= read -r -t 0.2 -u 4 part; then
+            read -r word value <<<"$line$part"
+            line=''
             case $word in
             vmm)
                 pulse=$SECONDS
@@ -136,7 +138,11 @@ follow_status() {
                 kill "$(<"$run/qemu.pid")" 2>/dev/null || true
                 ;;
             esac
-        elif [[ -z $alive ]]; then
+            continue
+        fi
+        # On a busy machine the time may be over within a line, whose beginning has been read then.
+        line+=$part
+        if [[ -z $alive ]]; then
             break
         elif ! kill -0 "$machine" 2>/dev/null; then
             alive=

@@ -12,7 +12,7 @@
 #                    driver    all checks of test-file and test-driver
 #                    torture   60 s with storms and faults, the law at every pause
 #                    unbind, module   1,000 removals of that kind under load, no leak
-#                    unplug, surprise   the same with hot-plug slots, the guest asked and unasked
+#                    unplug, surprise   the same with hot-plug slots, the guest asked (not rt) and unasked
 #                    fuzz      random ioctls for 60 s
 #                    busted    the driver with one lock taken away must be caught
 #     --seed S       the seed of the first pass; each further pass has the next one (default: the time)
@@ -135,6 +135,8 @@ soak_kernel() { # KERNEL SEED
                 --run "test-removal --kind $check --rounds 1000 --seed $2"
             ;;
         unplug | surprise)
+            # Linux 7.3 never lets go of a device there: README.md tells why.
+            [[ $1-$check != rt-unplug ]] || continue
             soak "$1" "$check" "$2" 0 'nothing leaks' --ports 4 --run "test-removal --kind $check --rounds 1000 --seed $2"
             ;;
         fuzz) soak "$1" fuzz "$2" 0 ' 0 findings; the driver works' --run "fuzz-ioctl --seconds 60 --seed $2" ;;

@@ -2,6 +2,7 @@
 
 //! Fewer interrupts than events.
 
+use std::ops::RangeInclusive;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ fn interrupts_of_a_volley(bench: &Bench) -> Result<u64, Failure> {
     let before = bench.counters()?;
     for _ in 0..VOLLEY {
         bench.device()?.inject(0)?;
-        // So that the interrupts of these events do not merge.
+        // So that the interrupts of these events do not all merge.
         thread::sleep(Duration::from_millis(5));
     }
     wait_until("the volley", || {
@@ -33,12 +34,13 @@ fn interrupts_of_a_volley(bench: &Bench) -> Result<u64, Failure> {
     Ok(after.interrupts - before.interrupts)
 }
 
-/// A whole volley is worth one interrupt.
-fn expect_few_interrupts(bench: &Bench) -> Result<(), Failure> {
+/// A volley that is worth one interrupt makes at most so many; one whose every event is, more.
+const FEW: u64 = VOLLEY / 4;
+
+fn expect_interrupts(bench: &Bench, wanted: RangeInclusive<u64>) -> Result<(), Failure> {
     let interrupts = interrupts_of_a_volley(bench)?;
-    let few = 1..=VOLLEY / 4;
-    let what = format!("{interrupts} interrupts for {VOLLEY} events are {few:?}");
-    expect(&what, few.contains(&interrupts), true)
+    let what = format!("{interrupts} interrupts for {VOLLEY} events are {wanted:?}");
+    expect(&what, wanted.contains(&interrupts), true)
 }
 
 fn set_to_volley(bench: &Bench) -> Result<(), Failure> {
@@ -48,9 +50,10 @@ fn set_to_volley(bench: &Bench) -> Result<(), Failure> {
 
 pub fn fewer_interrupts(bench: &mut Bench) -> Result<(), Failure> {
     set_to_volley(bench)?;
-    expect_few_interrupts(bench)?;
+    expect_interrupts(bench, 1..=FEW)?;
     bench.device()?.set_coalescing(0, 1, 0)?;
-    expect("interrupts", interrupts_of_a_volley(bench)?, VOLLEY)
+    // On a slow machine some merge.
+    expect_interrupts(bench, FEW + 1..=VOLLEY)
 }
 
 pub fn shown(bench: &mut Bench) -> Result<(), Failure> {
@@ -69,7 +72,7 @@ pub fn shown(bench: &mut Bench) -> Result<(), Failure> {
 pub fn outlasts_resets(bench: &mut Bench) -> Result<(), Failure> {
     set_to_volley(bench)?;
     expect("reset", bench.device()?.reset()?, true)?;
-    expect_few_interrupts(bench)
+    expect_interrupts(bench, 1..=FEW)
 }
 
 /// Nobody takes an event that waits for others before its time is over.
