@@ -205,7 +205,7 @@ hot_plug() {
         until [ -e /dev/evgen1 ]; do sleep 0.1; done; stress --seconds 4; echo "= $?"
         while [ -e /dev/evgen1 ]; do sleep 0.1; done; echo one is gone
         until [ -e /dev/evgen1 ]; do sleep 0.1; done
-        evgen-cat 1 >/tmp/events & until ls -l /proc/$!/fd | grep -q evgen1; do sleep 0.1; done
+        evgen-cat 1 >/tmp/events & until ls -l /proc/$!/fd 2>&1 | grep -q evgen1; do sleep 0.1; done
         echo it reads; wait $!; echo "= $?"; test -s /tmp/events && echo and has read
         stress --seconds 2'
     wait_for 'it runs'
@@ -260,7 +260,7 @@ r test-poll poll 1 -r all
 r test-inject-event 0 --add
 r test-read-events blocking 0 -c 1
 cd /sys/bus/pci/drivers/evgen
-evgen-cat 1 & until ls -l /proc/$!/fd | grep -q evgen1; do sleep .1; done
+evgen-cat 1 & until ls -l /proc/$!/fd 2>&1 | grep -q evgen1; do sleep .1; done
 set -- 0*; echo $2 >unbind; wait $!; echo "= $?"
 fuzz-ioctl 0 --seconds 5'
     expect 0 ' calls, 0 findings; the driver works' boot --timeout 120 --devices 2 --run "$tools"

@@ -24,7 +24,7 @@ case ${1-} in
 esac
 
 # Each device has four rings; with more of it, a kernel that checks all does little else.
-readonly storm=rate=25,seconds=3600
+readonly storm=rate=25,seconds=14400
 # Anywhere in a line: the kernel writes to the console too.
 readonly asked='# host: (calm|seen [0-9]+|(plug|unplug|pull) [0-9a-f:.]{12})'
 # A slot whose light still blinks takes nothing in and gives nothing out; nor does it blink for long.
