@@ -65,7 +65,7 @@ driver_on_kernel() {
         --storm "$calm,corrupt-checksum=40,duplicate-event=40" --storm "$calm" \
         --storm "$calm,lost-interrupt=40,hang=4000,self-reset=4000" \
         --storm rate=500,seconds=5 --storm rate=500,seconds=5 \
-        --run "uname -v; test-file && test-driver --only handlers && fuzz-ioctl 0 --seconds 5 &&
+        --run "uname -v; test-file && test-driver --only 'in threads' && fuzz-ioctl 0 --seconds 5 &&
             torture --seed 1 --seconds 12 && test-removal --rounds 4 --limit 60 --kind unbind --kind module $hot_plug"
     [[ $1 != rt ]] || grep -q PREEMPT_RT "$work/said" || { echo 'this is no PREEMPT_RT' && return 1; }
 }

@@ -37,18 +37,18 @@ qemu_hot_plug() {
     lockstorm=$(images/programs.sh)/lockstorm
     # shellcheck disable=SC2016  # the guest's shell is to expand it
     boot_in_background --accel qemu --timeout 400 --control "$socket" --ports 2 --run 'echo it runs
-        for round in 1 2 3 4; do
+        for round in 1 2; do
             until [ -e /dev/evgen1 ]; do sleep 0.1; done; stress --seconds 3; echo "round $round: $?"
             while [ -e /dev/evgen1 ]; do sleep 0.1; done; echo "round $round is over"
         done
         until [ -e /dev/evgen1 ]; do sleep 0.1; done
-        evgen-cat 1 >/tmp/events & until ls -l /proc/$!/fd | grep -q evgen1; do sleep 0.1; done
+        evgen-cat 1 >/tmp/events & until ls -l /proc/$!/fd 2>&1 | grep -q evgen1; do sleep 0.1; done
         echo it reads; wait $!; echo "= $?"; test -s /tmp/events && echo and has read
         while [ -e /dev/evgen1 ]; do sleep 0.1; done; stress --seconds 2'
     wait_for 'it runs'
     storm() { "$lockstorm" ctl --socket "$socket" "$@"; }
     expect 2 'device 0 is not in a slot' storm unplug 0
-    for device in 1 2 3 4; do
+    for device in 1 2; do
         storm plug --rings 2
         storm stats | grep "^slot 1: device $device, in use, at [0-9a-f]*:00.0 in the guest"
         storm stats | grep '^slot 2: empty'
@@ -65,11 +65,11 @@ qemu_hot_plug() {
 
     storm plug --slot 2
     wait_for 'it reads'
-    storm storm start rate=500,burst=4,seconds=600 --devices 5
+    storm storm start rate=500,burst=4,seconds=600 --devices 3
     storm events --count 100 >/dev/null
-    storm unplug 5 --surprise --wait 0
-    expect 2 'device 5 is gone' storm inject --device 5
-    storm storm status | grep '^device 5: storm is over'
+    storm unplug 3 --surprise --wait 0
+    expect 2 'device 3 is gone' storm inject --device 3
+    storm storm status | grep '^device 3: storm is over'
     wait_for 'and has read'
     "$lockstorm" top --socket "$socket" --once | grep 'law holds'
     ends_with 0 60 'conservation law holds: .* 0 unaccounted for'

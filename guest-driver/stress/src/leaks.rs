@@ -21,9 +21,9 @@ const MEMORY: &str = "/proc/meminfo";
 /// and on whatever is counted elsewhere.
 const UNCOUNTED: [&str; 3] = ["vmap_area", "kmemleak_object", "kmemleak_scan_area"];
 const PAGE_KIBIBYTES: u64 = 4;
-/// How often the figures are read; the smallest counts. Memory that is freed later, by RCU or a work
-/// item, is so by the last time.
-const READINGS: usize = 4;
+/// How often the figures are read; the smallest counts, but for the first ones: reading makes entries for the
+/// files that are read. Memory that is freed later, by RCU or a work item, is so by the last time.
+const READINGS: usize = 3;
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Something that tells of leaks cannot be read.
@@ -95,11 +95,11 @@ impl fmt::Display for Growth {
 impl Figures {
     /// What there is now. Nobody must use the driver meanwhile. Takes some seconds.
     pub fn now() -> Result<Self, LeakError> {
+        Self::read()?;
         let mut least = Self::default();
-        for _ in 0..READINGS {
+        for _ in 1..READINGS {
             thread::sleep(PAUSE);
-            let reading = Self::read()?;
-            for (name, value) in reading.0 {
+            for (name, value) in Self::read()?.0 {
                 let entry = least.0.entry(name).or_insert(value);
                 *entry = value.min(*entry);
             }

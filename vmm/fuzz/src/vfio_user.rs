@@ -17,12 +17,13 @@ use lockstorm::machine::events::Events;
 use lockstorm::machine::lent_memory::survive_loss;
 use lockstorm::machine::memory::Memory;
 use lockstorm::vfio_user::{
-    Broken, EventfdSink, Eventfds, HEADER_SIZE, Header, Interrupts, MAX_MESSAGE, Session,
+    Broken, EventfdSink, Eventfds, HEADER_SIZE, Header, Interrupts, MAX_MESSAGE, MessageSink,
+    Messages, Session,
 };
 use lockstorm_device_model::abi::event::PAYLOAD_SIZE;
-use lockstorm_device_model::abi::identity::REGISTER_BAR;
+use lockstorm_device_model::abi::identity::{MSIX_BAR, REGISTER_BAR};
 use lockstorm_device_model::abi::registers::{CONTROL_RUN, Register};
-use lockstorm_device_model::{Config, Fault, Injection};
+use lockstorm_device_model::{Config, Fault, Injection, MsiSink};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, memfd_create};
 
@@ -35,11 +36,14 @@ const GET_INFO: u16 = 4;
 const SET_IRQS: u16 = 8;
 const REGION_READ: u16 = 9;
 const REGION_WRITE: u16 = 10;
+const DMA_WRITE: u16 = 12;
 const RESET: u16 = 13;
 const CONFIG_REGION: u32 = 7;
 const MSIX_IRQ: u32 = 2;
 const EEXIST: u32 = 17;
 
+/// Interrupts by message that a client may leave unanswered.
+const UNANSWERED_MAX: usize = 16;
 const FILES: usize = 2;
 const PAGE: u64 = 0x1000;
 const PAGES: usize = 16;
@@ -125,12 +129,38 @@ enum Step {
     NextClient,
 }
 
+/// Something that a client does which is sent interrupts by message, or the host to it.
+#[derive(Arbitrary, Debug)]
+enum MessageStep {
+    Any(Step),
+    /// The guest gives a vector a message, or masks it.
+    Vector {
+        vector: u8,
+        address: u64,
+        masked: bool,
+    },
+    /// Interrupts, of which some may be on their way.
+    Interrupts {
+        ring: u8,
+        count: u8,
+    },
+    /// The client reads what it is sent.
+    Listen,
+    /// The client answers, whether it was asked or not.
+    Answer {
+        body: Vec<u8>,
+        refuses: bool,
+    },
+}
+
 /// A served device, its client, and what is known of the two.
 struct Stand {
     host: EvgenHost,
     device: Arc<EvgenFunction>,
-    eventfds: Arc<Eventfds>,
+    interrupts: Interrupts,
     session: Option<Session>,
+    /// Interrupts that the client was sent and has not answered.
+    unanswered: usize,
     name: String,
     files: [File; FILES],
     /// By file and page: whether the device may have written there.
@@ -145,16 +175,27 @@ struct Stand {
 pub fn vfio_user(data: &[u8]) {
     survive_loss().unwrap();
     let mut plan = Unstructured::new(data);
-    let mut stand = Stand::new();
-    stand.agree();
-    for step in steps::<Step>(&mut plan) {
-        stand.take(step);
+    if plan.arbitrary().unwrap_or(false) {
+        let messages = Arc::<Messages>::default();
+        let sink = MessageSink(Arc::clone(&messages));
+        let mut stand = Stand::new(Box::new(sink), Interrupts::Messages(messages));
+        for step in steps::<MessageStep>(&mut plan) {
+            stand.take_with_messages(step);
+        }
+        stand.end();
+    } else {
+        let eventfds = Arc::new(Eventfds::new(Arc::default()));
+        let sink = EventfdSink(Arc::clone(&eventfds));
+        let mut stand = Stand::new(Box::new(sink), Interrupts::Eventfds(eventfds));
+        for step in steps::<Step>(&mut plan) {
+            stand.take(step);
+        }
+        stand.end();
     }
-    stand.end();
 }
 
 impl Stand {
-    fn new() -> Self {
+    fn new(sink: Box<dyn MsiSink + Send>, interrupts: Interrupts) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let name = format!("lent-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let files = [(); FILES].map(|()| {
@@ -163,9 +204,8 @@ impl Stand {
             file.write_all_at(&whole, 0).unwrap();
             file
         });
-        let eventfds = Arc::new(Eventfds::new(Arc::default()));
         let wiring = Wiring {
-            sink: Box::new(EventfdSink(Arc::clone(&eventfds))),
+            sink,
             memory: Memory::default(),
             doorbells: None,
         };
@@ -176,8 +216,9 @@ impl Stand {
         let mut stand = Self {
             host,
             device,
-            eventfds,
+            interrupts,
             session: None,
+            unanswered: 0,
             name,
             files,
             touched: [[false; PAGES]; FILES],
@@ -192,13 +233,58 @@ impl Stand {
         // First the one goes, then the other comes.
         self.session = None;
         self.regions.clear();
+        self.unanswered = 0;
         let device = Arc::clone(&self.device);
-        let interrupts = Interrupts::Eventfds(Arc::clone(&self.eventfds));
-        self.session = Some(Session::begin(device, interrupts));
+        self.session = Some(Session::begin(device, self.interrupts.clone()));
+        if let Interrupts::Messages(messages) = &self.interrupts {
+            messages.close();
+            messages.open();
+        }
+        self.ask(VERSION, &[0; 4], Along::Nothing).unwrap();
     }
 
-    fn agree(&mut self) {
-        self.ask(VERSION, &[0; 4], Along::Nothing).unwrap();
+    fn take_with_messages(&mut self, step: MessageStep) {
+        match step {
+            MessageStep::Any(step) => self.take(step),
+            MessageStep::Vector {
+                vector,
+                address,
+                masked,
+            } => {
+                let place = u64::from(vector % 10) * 16;
+                let entry = [address, u64::from(masked) << 32].map(u64::to_le_bytes);
+                for (offset, half) in (place..).step_by(8).zip(entry) {
+                    let body = [access(MSIX_BAR.into(), offset, 8), half.to_vec()].concat();
+                    self.ask(REGION_WRITE, &body, Along::Nothing).unwrap();
+                }
+            }
+            MessageStep::Interrupts { ring, count } => {
+                let fault = Fault::SpuriousInterrupt;
+                let _ = self.host.inject_fault(0, ring.into(), fault, count.into());
+            }
+            MessageStep::Listen => self.listen(),
+            MessageStep::Answer { body, refuses } => {
+                let flags = 1 | u32::from(refuses) << 5;
+                let body = &body[..body.len().min(MAX_MESSAGE - HEADER_SIZE)];
+                self.send(&header(DMA_WRITE, body.len(), flags), body, Along::Nothing);
+            }
+        }
+    }
+
+    /// What is sent are writes of four bytes, and no more of them than may be unanswered.
+    fn listen(&mut self) {
+        let Interrupts::Messages(messages) = &self.interrupts else {
+            return;
+        };
+        while let Some(message) = messages.next_now() {
+            self.unanswered += 1;
+            assert!(self.unanswered <= UNANSWERED_MAX);
+            assert_eq!(message.len(), 36);
+            let header = Header::parse(&message[..HEADER_SIZE].try_into().unwrap());
+            assert!(header.command == DMA_WRITE && header.wants_reply() && !header.answers());
+            assert_eq!(header.body(), Some(20));
+            assert_eq!(message[24..32], 4_u64.to_ne_bytes());
+        }
     }
 
     fn take(&mut self, step: Step) {
@@ -312,10 +398,7 @@ impl Stand {
                 let fault = Fault::SpuriousInterrupt;
                 let _ = self.host.inject_fault(0, ring.into(), fault, 1);
             }
-            Step::NextClient => {
-                self.next_client();
-                self.agree();
-            }
+            Step::NextClient => self.next_client(),
         }
         // Whatever it was, the next command is understood.
         self.ask(GET_INFO, &words(&[16, 0, 0, 0]), Along::Nothing)
@@ -421,11 +504,16 @@ impl Stand {
         let files = self.files_of(along);
         let session = self.session.as_mut().unwrap();
         // What breaks a connection is a first message that is wrong, and the first was right; and an
-        // answer, as nothing was asked of the client.
+        // answer to nothing.
         if header.answers() {
-            assert_eq!(session.take(header, body, files), Err(Broken::Unasked));
-            self.next_client();
-            self.agree();
+            let taken = session.take(header, body, files);
+            if let Some(fewer) = self.unanswered.checked_sub(1) {
+                assert_eq!(taken, Ok(None));
+                self.unanswered = fewer;
+            } else {
+                assert_eq!(taken, Err(Broken::Unasked));
+                self.next_client();
+            }
             return None;
         }
         let reply = session.take(header, body, files).unwrap();

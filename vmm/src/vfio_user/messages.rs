@@ -60,7 +60,7 @@ pub(super) struct Unasked;
 
 impl Messages {
     /// A client has come. Nothing that was meant for the last one waits for it.
-    pub(super) fn open(&self) {
+    pub fn open(&self) {
         *self.lock() = State {
             open: true,
             ..State::default()
@@ -68,7 +68,7 @@ impl Messages {
     }
 
     /// The client is gone.
-    pub(super) fn close(&self) {
+    pub fn close(&self) {
         *self.lock() = State::default();
         self.changed.notify_all();
     }
@@ -83,7 +83,12 @@ impl Messages {
         Ok(())
     }
 
-    /// Waits for the next message to send, as it is on the wire; `None` when the client is gone.
+    /// The next message to send, as it is on the wire, if there is one that may be sent now.
+    pub fn next_now(&self) -> Option<Vec<u8>> {
+        self.lock().take()
+    }
+
+    /// Waits for the next message to send; `None` when the client is gone.
     pub(super) fn next(&self) -> Option<Vec<u8>> {
         let mut state = self.lock();
         loop {
@@ -195,7 +200,7 @@ mod tests {
 
     /// Vector data of the next message.
     fn next(messages: &Messages) -> Option<u32> {
-        let sent = messages.lock().take()?;
+        let sent = messages.next_now()?;
         assert_eq!(sent.len(), 36);
         assert_eq!(
             sent[16..32],

@@ -215,7 +215,7 @@ pub fn unbind_races_with_threads(bench: &mut Bench) -> Result<(), Failure> {
 
 /// Timers that expire just when the device goes.
 pub fn unbind_races_with_timers(bench: &mut Bench) -> Result<(), Failure> {
-    for round in 0..8 {
+    for round in 0..4 {
         for delay in 0..DEFERRED_MAX {
             bench.device()?.inject_deferred(0, delay / 4)?;
         }

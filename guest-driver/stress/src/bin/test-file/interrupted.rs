@@ -43,7 +43,7 @@ pub fn ended(bench: &mut Bench) -> Result<(), Failure> {
 /// A reader that a signal ends leaves the event, and the waking, to the others.
 pub fn steals_no_waking(bench: &mut Bench) -> Result<(), Failure> {
     let file = bench.open(Mode::Blocking)?;
-    for round in 0..100 {
+    for round in 0..30 {
         let (one, other) = (reader(&file)?, reader(&file)?);
         // As close together as possible, in either order.
         if round % 2 == 0 {

@@ -18,7 +18,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use evgen_stress::exit_device::ExitDevice;
 use evgen_stress::kmemleak;
 use evgen_stress::leaks::{Figures, Growth, Unit};
@@ -30,9 +30,9 @@ use options::{Kind, Options};
 use trouble::Trouble;
 
 /// Rounds of each kind, for each device, after which lists and caches are as large as they get.
-const WARM_UP: u64 = 3;
+const WARM_UP: u64 = 2;
 /// How often the figures are taken once more before what has grown may be a leak.
-const LOOKS: usize = 5;
+const LOOKS: usize = 2;
 /// How often all rounds are done once more to see whether what has grown too much does so each time: the
 /// rest of the kernel grows too, but not for ever.
 const REPETITIONS: u64 = 2;
@@ -47,77 +47,42 @@ fn main() -> ExitCode {
     }))
 }
 
-/// Does all kinds, with two results each: what happened, and what is left of it.
+/// Does all kinds, with a result each, and one for what is left of it all.
 fn test(options: &Options) -> Result<u8, Trouble> {
     let seed = options.seed.unwrap_or_else(new_seed);
     let kinds = options.kinds();
-    say(format_args!("KTAP version 1\n1..{}", 2 * kinds.len()));
-    let mut good = true;
+    let places = Places::for_kinds(&kinds)?;
+    say(format_args!("KTAP version 1\n1..{}", kinds.len() + 1));
+    say(format_args!("# test-removal: seed {seed}"));
     let mut plugged = 0;
-    for (number, &kind) in (0..).zip(&kinds) {
-        let slots = if kind.is_hot_plug() {
-            Slot::hot_pluggable()?
-        } else {
-            Slot::all()?
+    for &kind in &kinds {
+        let slots = places.of(kind);
+        let devices = match kind {
+            Kind::Unbind | Kind::Unplug | Kind::Surprise => slots.len() as u64,
+            Kind::Module => 1,
         };
-        if slots.is_empty() {
-            return Err(Trouble::NoDevice);
-        }
-        let places = slots.len();
-        say(format_args!(
-            "# test-removal: seed {seed}, devices {places}"
-        ));
-        let result = test_kind(number, kind, &slots, seed, options)?;
-        good &= result.good;
-        plugged += result.plugged;
-        if kind.is_hot_plug() {
-            plugged += hot_plug::fill(&slots)?;
-        }
+        plugged += series::play(kind, slots, WARM_UP * devices, !seed, options)?.plugged;
     }
-    if plugged > 0 {
-        say(format_args!("# host: seen {plugged}"));
-    }
-    Ok(if good { status::OK } else { status::FINDING })
-}
-
-struct KindResult {
-    good: bool,
-    /// Devices that the host has put into slots.
-    plugged: u64,
-}
-
-fn test_kind(
-    number: u64,
-    kind: Kind,
-    slots: &[Slot],
-    seed: u64,
-    options: &Options,
-) -> Result<KindResult, Trouble> {
-    let name = kind.to_possible_value();
-    let name = name.as_ref().map_or("", |name| name.get_name());
-    tell_the_machine();
-    let devices = match kind {
-        Kind::Unbind | Kind::Unplug | Kind::Surprise => slots.len() as u64,
-        Kind::Module => 1,
-    };
-    let mut plugged = series::play(kind, slots, WARM_UP * devices, !seed, options)?.plugged;
-    let mut figures = without_devices(kind, slots, || Ok(Figures::now()?))?;
+    let mut figures = places.without_devices(|| Ok(Figures::now()?))?;
     if kmemleak::is_there() {
         kmemleak::forget()?;
     }
-    let start = Instant::now();
-    let back = series::play(kind, slots, options.rounds, seed, options)?;
-    plugged += back.plugged;
-    let rounds = thousands(options.rounds.cast_signed());
-    say(format_args!(
-        "ok {} - {name}: {rounds} rounds in {} s, {} sleepers came back, the slowest after {} ms, {} calls on old files gave ENODEV",
-        2 * number + 1,
-        start.elapsed().as_secs(),
-        thousands(back.sleepers.cast_signed()),
-        back.slowest.as_millis(),
-        thousands(back.calls.cast_signed()),
-    ));
-    let mut look = || without_devices(kind, slots, || look_for_leaks(&mut figures, options.rounds));
+    for (number, &kind) in (1..).zip(&kinds) {
+        tell_the_machine();
+        let start = Instant::now();
+        let back = series::play(kind, places.of(kind), options.rounds, seed, options)?;
+        plugged += back.plugged;
+        say(format_args!(
+            "ok {number} - {kind}: {} rounds, {} devices, {} s, {} sleepers came back, the slowest after {} ms, {} calls on old files gave ENODEV",
+            thousands(options.rounds.cast_signed()),
+            places.of(kind).len(),
+            start.elapsed().as_secs(),
+            thousands(back.sleepers.cast_signed()),
+            back.slowest.as_millis(),
+            thousands(back.calls.cast_signed()),
+        ));
+    }
+    let mut look = || places.without_devices(|| look_for_leaks(&mut figures, options.rounds));
     let mut leaks = look()?;
     for repetition in 1..=REPETITIONS {
         if leaks.certain || leaks.likely.is_empty() {
@@ -125,35 +90,67 @@ fn test_kind(
         }
         say("# the same rounds once more: a leak grows each time");
         let seed = seed.wrapping_add(repetition);
-        plugged += series::play(kind, slots, options.rounds, seed, options)?.plugged;
+        for &kind in &kinds {
+            plugged += series::play(kind, places.of(kind), options.rounds, seed, options)?.plugged;
+        }
         let more = look()?;
         leaks.certain = more.certain;
         leaks.likely.retain(|leak| more.likely.contains(leak));
     }
     let good = !leaks.certain && leaks.likely.is_empty();
     let result = if good { "ok" } else { "not ok" };
-    say(format_args!(
-        "{result} {} - {name}: nothing leaks",
-        2 * number + 2
-    ));
-    Ok(KindResult { good, plugged })
+    say(format_args!("{result} {} - nothing leaks", kinds.len() + 1));
+    plugged += hot_plug::fill(&places.hot_plug)?;
+    if plugged > 0 {
+        say(format_args!("# host: seen {plugged}"));
+    }
+    Ok(if good { status::OK } else { status::FINDING })
 }
 
-/// Does `action` while no device has its driver, or no slot a device: those that are in use take memory,
-/// and more with each event that nobody reads.
-fn without_devices<T>(
-    kind: Kind,
-    slots: &[Slot],
-    action: impl FnOnce() -> Result<T, Trouble>,
-) -> Result<T, Trouble> {
-    if kind.is_hot_plug() {
-        hot_plug::empty(slots)?;
-        return action();
+/// Where the devices are.
+struct Places {
+    /// Hot-plug slots, if a kind is about them.
+    hot_plug: Vec<Slot>,
+    /// All other places with a device.
+    fixed: Vec<Slot>,
+}
+
+impl Places {
+    fn for_kinds(kinds: &[Kind]) -> Result<Self, Trouble> {
+        let hot_plug = if kinds.iter().any(|kind| kind.is_hot_plug()) {
+            Slot::hot_pluggable()?
+        } else {
+            Vec::new()
+        };
+        let mut fixed = Slot::all()?;
+        fixed.retain(|slot| !hot_plug.contains(slot));
+        let places = Self { hot_plug, fixed };
+        if kinds.iter().any(|&kind| places.of(kind).is_empty()) {
+            return Err(Trouble::NoDevice);
+        }
+        Ok(places)
     }
-    slots.iter().try_for_each(Slot::unbind)?;
-    let result = action();
-    slots.iter().try_for_each(Slot::bind)?;
-    result
+
+    fn of(&self, kind: Kind) -> &[Slot] {
+        if kind.is_hot_plug() {
+            &self.hot_plug
+        } else {
+            &self.fixed
+        }
+    }
+
+    /// Does `action` while no device has its driver, and no slot a device: those that are in use take
+    /// memory, and more with each event that nobody reads.
+    fn without_devices<T>(
+        &self,
+        action: impl FnOnce() -> Result<T, Trouble>,
+    ) -> Result<T, Trouble> {
+        hot_plug::empty(&self.hot_plug)?;
+        self.fixed.iter().try_for_each(Slot::unbind)?;
+        let result = action();
+        self.fixed.iter().try_for_each(Slot::bind)?;
+        result
+    }
 }
 
 /// What has leaked, or may have.

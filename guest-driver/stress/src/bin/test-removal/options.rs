@@ -2,6 +2,7 @@
 
 //! Command line of `test-removal`.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
@@ -15,8 +16,8 @@ use clap::{Parser, ValueEnum};
 /// before must fail with ENODEV, and when the device is back, a file opened anew must take an event in and
 /// give it out. Devices are treated in parallel.
 ///
-/// In the end, and after some rounds to warm up, the kernel's objects, its memory, interrupts, files
-/// and folders are counted. What has grown more than it may, and does so again when the same rounds are
+/// After some rounds of each kind to warm up, and in the end, the kernel's objects, its memory, interrupts,
+/// files and folders are counted. What has grown more than it may, and does so again when the same rounds are
 /// done twice more, is a leak. Kernels that look for leaks themselves (kmemleak) are asked too.
 #[derive(Debug, Parser)]
 #[command(
@@ -65,6 +66,14 @@ impl Kind {
     /// Whether it is about hot-plug slots.
     pub fn is_hot_plug(self) -> bool {
         matches!(self, Self::Unplug | Self::Surprise)
+    }
+}
+
+impl fmt::Display for Kind {
+    /// As on the command line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value();
+        f.write_str(value.as_ref().map_or("", |value| value.get_name()))
     }
 }
 
