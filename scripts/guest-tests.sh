@@ -20,8 +20,6 @@ guest_tests() {
     check 'a withheld event turns stress red, storm.sh' withheld_event_is_found
     check 'torture: every actor and all unrest, the law at every pause' torture_balances
     check 'BUSTED control: a driver with one lock taken away is caught' busted_driver_is_caught
-    [[ " ${other_kernels[*]} " != *' lockdep '* ]] ||
-        check 'BUSTED control on the lockdep kernel' busted_driver_is_caught --kernel lockdep
     check 'control socket: all that it can do to a running guest' control_socket
     check 'each fault on its own is survived, and a token repeats a storm' each_fault_is_survived
     check '1,000,000 stormed events with every fault, all reconciled' million_events_reconcile

@@ -49,6 +49,8 @@ kernel_tests() {
     for kernel in "${other_kernels[@]}"; do
         check "$kernel kernel: no splat in any test of the driver, torture, removal" driver_on_kernel "$kernel"
     done
+    [[ " ${other_kernels[*]} " != *' lockdep '* ]] ||
+        check 'lockdep kernel: BUSTED control is caught' busted_driver_is_caught --kernel lockdep
 }
 
 # The storms are for each of torture's rounds, and for each kind of removal; what is plugged storms by
