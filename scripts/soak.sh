@@ -131,7 +131,7 @@ soak_kernel() { # KERNEL SEED
             ;;
         unbind | module)
             # Each device has four rings; with more of it, a kernel that checks all does little else.
-            soak "$1" "$check" "$2" 0 'nothing leaks' --devices 4 --storm "rate=10,seconds=$longest" \
+            soak "$1" "$check" "$2" 0 "^ok 1 - $check: " --devices 4 --storm "rate=10,seconds=$longest" \
                 --run "test-removal --kind $check --rounds 1000 --seed $2"
             ;;
         unplug | surprise)
@@ -141,7 +141,7 @@ soak_kernel() { # KERNEL SEED
             # This is about leaks: with a proof of each lock's order, 1,000 rounds take hours. The tests'
             # rounds have it.
             [[ $1 != lockdep ]] || command="echo 0 >/proc/sys/kernel/prove_locking && echo 0 >/proc/sys/kernel/lock_stat && $command"
-            soak "$1" "$check" "$2" 0 'nothing leaks' --ports 4 --run "$command"
+            soak "$1" "$check" "$2" 0 "^ok 1 - $check: " --ports 4 --run "$command"
             ;;
         fuzz) soak "$1" fuzz "$2" 0 ' 0 findings; the driver works' --run "fuzz-ioctl --seconds 60 --seed $2" ;;
         busted)

@@ -51,10 +51,10 @@ kernel::pci_device_table!(
 /// A device that we drive: all that ends when it goes.
 #[pin_data]
 pub(crate) struct Driven<'bound> {
-    // Dropped in this order: nobody rings its doorbells any more; nobody sets it up; it falls silent; its name is free;
-    // the list forgets it; its handlers are freed, and with the last of them the memory that it
-    // wrote to; the work that they queued ends. The handlers may run until then, but none of them
-    // lets the device do anything.
+    // Dropped in this order: nobody rings its doorbells any more; nobody sets it up; it falls silent;
+    // its name is free; debugfs and the list forget it; its handlers are freed, and with the last of
+    // them the memory that it wrote to; the work that they queued ends. The handlers may run until
+    // then, but none of them lets the device do anything.
     _deferred: DeferredEnd,
     _watchdog: ArcHrTimerHandle<Watchdog>,
     _silence: SilenceOnDrop<'bound>,

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use lockstorm_fuzz::TARGETS;
 
 /// Files per target, and bytes per file, at most: the corpus is to stay small.
-const FILES: usize = 40;
+const FILES: usize = 48;
 const BYTES: usize = 4096;
 
 fn corpus(target: &str) -> Vec<PathBuf> {
