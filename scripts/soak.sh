@@ -139,7 +139,7 @@ soak_kernel() { # KERNEL SEED
             [[ $1-$check != rt-unplug ]] || continue
             command="test-removal --kind $check --rounds 1000 --limit 60 --seed $2"
             # This is about leaks: while each lock's order is proven and its waits are counted, 1,000 rounds
-            # take hours. The few rounds of test.sh have that.
+            # take very long. The few rounds of test.sh have that.
             [[ $1 != lockdep ]] || command="echo 0 >/proc/sys/kernel/prove_locking && echo 0 >/proc/sys/kernel/lock_stat && $command"
             soak "$1" "$check" "$2" 0 "^ok 1 - $check: " --ports 4 --run "$command"
             ;;
